@@ -1,0 +1,184 @@
+"""Checkpoint -> streaming ONNX: the core graph with every state as a named input and output.
+
+The file carries the exact float32 weights of the checkpoint, and one JSON document of metadata, which is all that
+`restorer` reads about a model.
+"""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from restorer.errors import ModelError
+from restorer.training import checkpoint
+from restorer.training.generator import Generator
+
+FORMAT_VERSION = 1
+WINDOW, HOP, SAMPLE_RATE = 2048, 512, 44100
+OPSET = 18
+TOLERANCE = 1e-4  # of full scale
+
+
+class Core(nn.Module):
+    """The generator as a pure function of frames, noise and states, in the order of the graph's inputs."""
+
+    def __init__(self, generator: Generator):
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, frames: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        if self.generator.config.noise_size:
+            return self.generator(frames, rest[0], *rest[1:])
+        return self.generator(frames, None, *rest)
+
+
+def silent_states(generator: Generator, batch: int) -> list[Tensor]:
+    return [torch.zeros(batch, *shape) for shape in generator.state_shapes]
+
+
+def build_graph(generator: Generator) -> onnx.ModelProto:
+    """Trace the generator to ONNX with dynamic batch and number of frames, and check the graph."""
+    noise = generator.config.noise_size
+    count = len(generator.state_shapes)
+    inputs = [torch.randn(2, 2, 5, WINDOW // 2 + 1)]
+    names, outputs = ["frames"], ["restored"]
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
+    shapes: list[dict[int, Any]] = [{0: batch, 2: time}]
+    if noise:
+        inputs.append(torch.randn(2, noise))
+        names.append("z")
+        shapes.append({0: batch})
+    inputs += silent_states(generator, 2)
+    names += [f"state_{index}" for index in range(count)]
+    outputs += [f"next_state_{index}" for index in range(count)]
+    shapes += [{0: batch}] * count
+    core = Core(generator.to(memory_format=torch.contiguous_format)).eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            core,
+            tuple(inputs),
+            dynamo=True,
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=(shapes[0], tuple(shapes[1:])),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    model = program.model_proto
+    for node in model.graph.node:  # source file names and stack traces are of no use to users
+        node.doc_string = ""
+        del node.metadata_props[:]
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def describe(generator: Generator, config: Any, card: dict[str, Any]) -> dict[str, Any]:
+    """Everything that a host must know about the model."""
+    lookahead = generator.config.lookahead_frames
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": config.name,
+        "version": "1",
+        "sample_rate": SAMPLE_RATE,
+        "window_samples": WINDOW,
+        "hop_samples": HOP,
+        "lookahead_frames": lookahead,
+        "latency_samples": WINDOW - 1 + lookahead * HOP,
+        "warmup_frames": generator.context_frames,
+        "noise_size": generator.config.noise_size,
+        "trained_kbps": sorted({int(name[:-1]) for name in config.data.codings}),
+        "training_data": [],
+        "licence": "",
+        "metrics": {},
+        **card,
+        "config": config.to_dict(),
+    }
+
+
+def parity(generator: Generator, path: Path, seconds: float = 1.5) -> float:
+    """Run PyTorch without states, and ONNX Runtime in one call and frame by frame, on the same noisy chord.
+
+    Returns
+    -------
+    The largest difference between any two of the three, in audio samples of full scale 1.
+    """
+    import onnxruntime
+
+    from restorer.training.signal import analyse, synthesise
+
+    generator = generator.to(memory_format=torch.contiguous_format)
+    rng = np.random.default_rng(1)
+    time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    chord = sum(
+        np.sin(2 * np.pi * 220 * k * time[None] + rng.uniform(0, 6, (2, 1))) / k for k in range(1, 20)
+    )
+    audio = (0.15 * chord + 0.02 * rng.standard_normal((2, len(time)))).astype(np.float32)
+    frames = analyse(torch.from_numpy(audio))
+    silence = torch.zeros(2, 2, generator.context_frames, WINDOW // 2 + 1)
+    after = torch.zeros(2, 2, generator.config.lookahead_frames, WINDOW // 2 + 1)
+    whole = torch.cat([silence, frames, after], dim=2)
+    noise = torch.randn(1, generator.config.noise_size, generator=torch.Generator().manual_seed(1)).expand(
+        2, -1
+    )
+    with torch.no_grad():
+        (expected, *_) = generator(whole, noise if generator.config.noise_size else None)
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    fixed = {"z": noise.numpy()} if generator.config.noise_size else {}
+
+    def stream(step: int) -> np.ndarray:
+        states = {f"state_{i}": s.numpy() for i, s in enumerate(silent_states(generator, 2))}
+        pieces = []
+        for start in range(0, whole.shape[2], step):
+            piece = whole[:, :, start : start + step].numpy()
+            restored, *states_out = session.run(None, {"frames": piece, **fixed, **states})
+            states = {f"state_{i}": s for i, s in enumerate(states_out)}
+            pieces.append(restored)
+        return np.concatenate(pieces, axis=2)[:, :, generator.context_frames :]
+
+    sounds = [synthesise(torch.as_tensor(x)).numpy() for x in (expected, stream(whole.shape[2]), stream(1))]
+    return max(float(np.abs(sounds[i] - sounds[j]).max()) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def export_checkpoint(source: Path, target: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Write `target` from the checkpoint `source`; nothing is left behind unless every check passes.
+
+    Raises
+    ------
+    ModelError
+        The checkpoint is unusable, or PyTorch and ONNX differ by more than 1e-4 of full scale.
+    """
+    generator, config, extra = checkpoint.load_generator(source)
+    model = build_graph(generator)
+    description = describe(
+        generator,
+        config,
+        {"training_seconds": extra.get("seconds"), "training_steps": extra.get("step"), **card},
+    )
+    model.producer_name = "restorer"
+    model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=json.dumps(description)))
+    temporary = target.with_name(target.name + ".part")
+    try:
+        temporary.write_bytes(model.SerializeToString())
+        difference = parity(generator, temporary)
+        if not difference <= TOLERANCE:
+            raise ModelError(
+                f"ONNX differs from PyTorch by {difference:.2e} of full scale; at most {TOLERANCE} is allowed"
+            )
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {
+        "difference": difference,
+        "parameters": sum(p.numel() for p in generator.parameters()),
+        **description,
+    }

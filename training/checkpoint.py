@@ -1,0 +1,89 @@
+"""Checkpoints: safetensors with the whole config and bookkeeping as JSON in their metadata; never pickled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from restorer.errors import ModelError
+from restorer.training.config import Config, from_dict
+from restorer.training.generator import Generator
+
+
+def save(path: Path, tensors: dict[str, Tensor], config: Config, extra: dict[str, Any]) -> None:
+    """Write tensors, config and bookkeeping to a temporary file, then rename it into place."""
+    metadata = {"restorer": json.dumps({"config": config.to_dict(), **extra})}
+    temporary = path.with_suffix(".part")
+    save_file(
+        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata
+    )
+    temporary.replace(path)
+
+
+def load(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, not safetensors, or not a checkpoint of this project.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = json.loads((file.metadata() or {})["restorer"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ModelError(f"no checkpoint at '{path}'") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"'{path}' is not a readable safetensors checkpoint: {error}") from None
+    except (KeyError, json.JSONDecodeError):
+        raise ModelError(
+            f"'{path}' is safetensors, but no restorer checkpoint: its metadata lacks 'restorer'"
+        ) from None
+    config = from_dict(Config, metadata.pop("config"), str(path))
+    return tensors, config, metadata
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
+
+
+def optimiser_tensors(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Flatten Adam's moments to named tensors."""
+    flat = {}
+    for name, parameter in module.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            flat[f"{name}/{key}"] = value
+    return flat
+
+
+def restore_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """Put back what `optimiser_tensors` flattened."""
+    for name, parameter in module.named_parameters():
+        state = {
+            key.rsplit("/", 1)[1]: value.clone()
+            for key, value in flat.items()
+            if key.rsplit("/", 1)[0] == name
+        }
+        if state:
+            optimiser.state[parameter] = state
+
+
+def load_generator(path: str | Path) -> tuple[Generator, Config, dict[str, Any]]:
+    """Rebuild the generator of a checkpoint, averaged weights preferred, ready for evaluation."""
+    tensors, config, extra = load(path)
+    generator = Generator(config.generator)
+    weights = unprefixed("average", tensors) or unprefixed("generator", tensors)
+    try:
+        generator.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    except RuntimeError as error:
+        raise ModelError(f"'{path}' does not fit its own config: {str(error).splitlines()[0]}") from None
+    return generator.eval(), config, extra

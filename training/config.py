@@ -1,0 +1,107 @@
+"""One frozen dataclass per concern, read from TOML, stored in every checkpoint; unknown keys are errors."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restorer.errors import ConfigError
+from restorer.training.critic import CriticConfig
+from restorer.training.generator import GeneratorConfig
+from restorer.training.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """What is trained for how long."""
+
+    steps: int = 9000
+    adversarial_from: int = 7000  # step at which the critic joins; >= steps: never
+    critic_warmup: int = 200  # steps that the critic trains alone before the generator listens
+    batch: int = 4
+    frames: int = 256  # STFT frames per excerpt, context included
+    learning_rate: float = 8e-4
+    critic_learning_rate: float = 2e-4
+    adversarial_learning_rate: float = 2e-4  # of the generator, once the critic has joined
+    warmup_steps: int = 200
+    final_learning_rate: float = 0.05  # as a share, reached by a cosine at the last step
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    average: float = 0.999  # exponential moving average of the generator's weights
+    adversarial_kind: str = "hinge"  # or "wgan"
+    gradient_penalty: float = 10.0
+    drift: float = 1e-3
+    seed: int = 0
+    workers: int = 1
+    bf16: bool = True
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on."""
+
+    codings: tuple[str, ...] = ()  # empty: all that the pairs folder holds
+    valid_codings: tuple[str, ...] = ("16m", "32m", "64m")
+    valid_every: int = 1000
+    valid_songs: int = 15
+    checkpoint_minutes: float = 4.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a training run."""
+
+    name: str = "compact"
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Config":
+        try:
+            return from_dict(cls, tomllib.loads(Path(path).read_text()), str(path))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"'{path}' is not valid TOML: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
+    """Build a config dataclass from nested dicts; lists become tuples, a wrong type or unknown key raises."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(sorted(hints))}")
+    arguments = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}: '{name}' must be a table and not {value!r}")
+            arguments[name] = from_dict(typing.cast(type, hint), value, f"{where}: {name}")
+            continue
+        origin = typing.get_origin(hint)
+        if origin is tuple:
+            (item, _) = typing.get_args(hint)
+            good = isinstance(value, list | tuple) and all(_fits(entry, item) for entry in value)
+            value = tuple(value) if good else value
+        else:
+            good = _fits(value, hint)
+            value = float(value) if good and hint is float else value
+        if not good:
+            expected = hint if isinstance(hint, types.GenericAlias) else hint.__name__
+            raise ConfigError(f"{where}: '{name}' must be {expected} and not {value!r}")
+        arguments[name] = value
+    return cls(**arguments)
+
+
+def _fits(value: Any, hint: type) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

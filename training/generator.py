@@ -1,0 +1,164 @@
+"""The generator `compact`: signed-square-root STFT frames of an MP3 in, of the restored music out.
+
+One frame travels like this (bins x maps)::
+
+    frames 1024 x 3 -- strided conv --> 128 x 32 -- strided conv --> 32 x 64 -+-- aggregation filters --> 32 x 32
+                            |                                               |                              |
+                            | delayed                    noise z ----> [ 1x1 conv to 32 x 48 ] <-----------+
+                            v                                               |
+    1024 x 6 <-- sub-pixel -- 128 x 32 <-- sub-pixel -- 32 x 80 <-- gated dilated 3x3 stack, aggregation
+
+The six output maps shape what the delayed input offers: a mask for what survived compression; gains for copies
+of the spectrum moved up (an excitation that keeps its phase from frame to frame, as spectral band replication
+does), whitened so that the gains are the envelope; and an added part for what neither can give.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from restorer.training.layers import (
+    SLOPE,
+    FrequencyAggregation,
+    GatedConv,
+    TimeConv,
+    he_initialise,
+    remember,
+    subpixel,
+)
+
+BINS = 1024  # the Nyquist bin passes through untouched
+SCALE = 0.25  # signed-square-root frames of music are of order 4
+POWER_FLOOR = 1e-3  # the constant of the log-spectral distance
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Sizes of the generator; stored in every checkpoint and model."""
+
+    kind: str = "compact"
+    noise_size: int = 64
+    lookahead_frames: int = 8
+    front_maps: int = 32
+    band_maps: int = 64
+    aggregation_maps: int = 32
+    stack_maps: int = 48
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
+    copy_up_bins: tuple[int, ...] = (256, 512, 768)
+    whitening_bins: int = 33
+
+
+class Generator(nn.Module):
+    """Restores frames of one channel, with noise z (B, noise_size) choosing among plausible originals.
+
+    Shape: frames (B, 2, T, 1025), real and imaginary parts, signed square root of an un-normalised STFT.
+    Without states (training) the output has T - context_frames frames, the newest of which restores input frame
+    T - 1 - lookahead_frames; with states (streaming) it has T frames and the next states follow it.
+    """
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__()
+        self.config = config
+        c = config
+        if any(shift % 4 for shift in c.copy_up_bins):
+            raise ValueError(
+                "copy_up_bins must be multiples of 4: a hop is a quarter window, others break the phase"
+            )
+        self.front = TimeConv(3, c.front_maps, (3, 16), stride=8, padding=4)
+        self.front_bias = nn.Parameter(torch.zeros(1, c.front_maps, 1, 128))
+        self.bands = TimeConv(c.front_maps, c.band_maps, (1, 8), stride=4, padding=2)
+        self.aggregate = FrequencyAggregation(c.band_maps, 32, c.aggregation_maps, 32)
+        self.merge = TimeConv(c.band_maps + c.aggregation_maps, c.stack_maps, (1, 1))
+        self.noise = nn.Linear(c.noise_size, c.stack_maps * 32, bias=False) if c.noise_size else None
+        self.place = nn.Parameter(torch.zeros(1, c.stack_maps, 1, 32))
+        self.stack = nn.ModuleList(GatedConv(c.stack_maps, (3, 3), dilation) for dilation in c.dilations)
+        self.spread = FrequencyAggregation(c.stack_maps, 32, c.aggregation_maps, 32)
+        self.rise = TimeConv(c.stack_maps + c.aggregation_maps, 4 * c.front_maps, (1, 3))
+        self.refine = GatedConv(c.front_maps, (1, 3))
+        self.output_maps = 3 + len(c.copy_up_bins)
+        self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.05)
+        self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
+        if self.noise is not None:
+            he_initialise(self.noise, 0.3)
+
+    @property
+    def context_frames(self) -> int:
+        """Frames that one output frame needs besides its own (receptive field - 1)."""
+        return self.front.memory_frames + sum(layer.memory_frames for layer in self.stack)
+
+    @property
+    def state_shapes(self) -> list[tuple[int, int, int]]:
+        """(maps, frames, bins) of each state, in the order of `forward`."""
+        c = self.config
+        shapes = [(3, self.front.memory_frames, BINS)]
+        shapes += [(c.stack_maps, layer.memory_frames, 32) for layer in self.stack]
+        if c.lookahead_frames:
+            shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
+        return shapes
+
+    def forward(self, frames: Tensor, z: Tensor | None = None, *states: Tensor) -> tuple[Tensor, ...]:
+        c = self.config
+        streaming = bool(states)
+        memory = list(states) if streaming else [None] * (2 + len(self.stack) + 1)
+        next_states = []
+
+        x = frames[..., :BINS] * SCALE
+        power = frames[..., :BINS].pow(4).sum(dim=1, keepdim=True)
+        features = torch.cat([x, torch.log(power + POWER_FLOOR) * 0.15], dim=1)
+
+        y, state = self.front(features, memory[0])
+        next_states.append(state)
+        local = functional.leaky_relu(y + self.front_bias, SLOPE)
+        y = functional.leaky_relu(self.bands(local)[0], SLOPE)
+        y = torch.cat([y, self.aggregate(y)], dim=1)
+        y = self.merge(y)[0] + self.place
+        if self.noise is not None:
+            y = y + self.noise(z).unflatten(1, (c.stack_maps, 1, 32))
+        for index, layer in enumerate(self.stack):
+            y, state = layer(y, memory[1 + index])
+            next_states.append(state)
+
+        y = torch.cat([y, self.spread(y)], dim=1)
+        length = y.shape[2]
+        if c.lookahead_frames and streaming:
+            frames, state = remember(frames, memory[-2], c.lookahead_frames)
+            next_states.append(state)
+            local, state = remember(local, memory[-1], c.lookahead_frames)
+            next_states.append(state)
+            frames, local = frames[:, :, :length], local[:, :, :length]
+        else:  # the newest `length` frames, `lookahead` frames ago
+            frames = _cut(frames, c.lookahead_frames, length)
+            local = _cut(local, c.lookahead_frames, length)
+
+        y = functional.leaky_relu(subpixel(self.rise(y)[0], 4), SLOPE) + local
+        y, _ = self.refine(y)
+        y = subpixel(self.out(y)[0], 8) + self.out_bias
+        restored = self.compose(frames, y)
+        return (restored, *next_states) if streaming else (restored,)
+
+    def compose(self, frames: Tensor, maps: Tensor) -> Tensor:
+        """Build output frames (B, 2, T, 1025) from input frames and the network's maps (B, 6, T, 1024)."""
+        c = self.config
+        x = frames[..., :BINS]
+        y = x * SCALE * (1 + torch.tanh(maps[:, :1])) + maps[:, 1:3]
+        if c.copy_up_bins:
+            power = x.pow(4).sum(dim=1, keepdim=True)
+            smooth = functional.avg_pool2d(
+                power,
+                (1, c.whitening_bins),
+                stride=1,
+                padding=(0, c.whitening_bins // 2),
+                count_include_pad=False,
+            )
+            white = x * (smooth + POWER_FLOOR).pow(-0.25)
+            for index, shift in enumerate(c.copy_up_bins):
+                moved = functional.pad(white[..., : BINS - shift], (shift, 0))
+                y = y + moved * maps[:, 3 + index : 4 + index]
+        return torch.cat([y / SCALE, frames[..., BINS:]], dim=3)
+
+
+def _cut(x: Tensor, delay: int, length: int) -> Tensor:
+    end = x.shape[2] - delay
+    return x[:, :, end - length : end]

@@ -1,0 +1,128 @@
+"""Losses: what a restoration must match, where, and what noise must change."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from restorer.training.signal import hann
+
+POWER_FLOOR = (
+    1e-3  # in the scale of an un-normalised 2048 STFT of audio in [-1, 1], as in the log-spectral distance
+)
+RATE_HZ = 44100
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms; 0 switches a term off."""
+
+    magnitude: float = 2.0  # L1 of square-rooted magnitudes, several windows
+    log_magnitude: float = 0.25  # L1 of log power, several windows: what the log-spectral distance sees
+    bands: float = (
+        0.3  # L1 of log power pooled over bands and time: the right energy, whatever the fine structure
+    )
+    survived: float = (
+        2.0  # L1 of signed-square-root frames where the MP3 still has the signal: anchors the phase
+    )
+    profile: float = 0.01  # theta of eq. 3
+    adversarial: float = 0.05
+    feature_matching: float = 0.2
+    windows: tuple[int, ...] = (512, 1024, 2048)
+    bands_per_window: int = 48
+
+
+def magnitudes(audio: Tensor, window: int) -> Tensor:
+    """Power spectrogram in the scale of a 2048 window: (B, samples) -> (B, T, window / 2 + 1)."""
+    spectrum = torch.fft.rfft(audio.unfold(-1, window, window // 4) * (hann(window) * (2048 / window)))
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def band_matrix(window: int, bands: int) -> Tensor:
+    """Rectangular bands of equal width on the ERB-rate scale: (window / 2 + 1, bands), columns average."""
+    frequency = torch.arange(window // 2 + 1) * RATE_HZ / window
+    erb = 21.4 * torch.log10(1 + 0.00437 * frequency)
+    index = (erb / erb[-1] * bands).floor().clamp(max=bands - 1).long()
+    matrix = functional.one_hot(index, bands).float()
+    matrix = matrix[:, matrix.sum(0) > 0]
+    return matrix / matrix.sum(0)
+
+
+def below(bandwidth_hz: Tensor, bins: int) -> Tensor:
+    """Weight (B, 1, bins): one where the original has a spectrum of its own, zero above its bandwidth.
+
+    A lossy original's own low-pass must not be learnt. Above 18 kHz nearly all originals end; where one ends
+    below, the loss says nothing there.
+    """
+    frequency = torch.linspace(0, RATE_HZ / 2, bins)
+    return (frequency[None, None] < (bandwidth_hz[:, None, None] - 300)).float()
+
+
+def survival(original: Tensor, coded: Tensor) -> Tensor:
+    """Where the MP3 kept the signal: (B, 1, T, 1025) in 0..1 from two (B, 2, T, 1025) frame tensors.
+
+    Powers are smoothed over 17 bins and 3 frames; 1 where the MP3 holds most of the original's, 0 where it
+    lacks more than 10 dB.
+    """
+    powers = torch.cat([original.pow(4).sum(1, keepdim=True), coded.pow(4).sum(1, keepdim=True)], dim=1)
+    powers = functional.avg_pool2d(powers, (3, 17), 1, (1, 8), count_include_pad=False) + POWER_FLOOR
+    return ((powers[:, 1:] / powers[:, :1] - 0.1) / 0.4).clamp(0, 1)
+
+
+def reconstruction(
+    restored: Tensor, original: Tensor, bandwidth_hz: Tensor, config: LossConfig
+) -> dict[str, Tensor]:
+    """Compare waveforms (B, samples) by their spectrograms at several resolutions."""
+    totals = {
+        "magnitude": restored.new_zeros(()),
+        "log_magnitude": restored.new_zeros(()),
+        "bands": restored.new_zeros(()),
+    }
+    for window in config.windows:
+        p, q = magnitudes(restored, window), magnitudes(original, window)
+        weight = below(bandwidth_hz, window // 2 + 1)
+        norm = weight.mean()
+        root = ((p + 1e-5).pow(0.25) - (q + 1e-5).pow(0.25)).abs() * weight
+        log = ((p + POWER_FLOOR).log() - (q + POWER_FLOOR).log()).abs() * weight
+        totals["magnitude"] = totals["magnitude"] + root.mean() / norm
+        totals["log_magnitude"] = totals["log_magnitude"] + log.mean() / norm
+        matrix = band_matrix(window, config.bands_per_window)
+        frames = max(1, 2048 // window)
+        pooled = []
+        for power in (p, q):
+            banded = (power @ matrix).transpose(1, 2)
+            pooled.append((functional.avg_pool1d(banded, frames) + POWER_FLOOR).log())
+        inside = (weight[:, 0] @ matrix > 0.9).float()[:, :, None]
+        totals["bands"] = totals["bands"] + ((pooled[0] - pooled[1]).abs() * inside).mean() / inside.mean()
+    return {name: total / len(config.windows) for name, total in totals.items()}
+
+
+def survived_loss(restored: Tensor, original: Tensor, kept: Tensor) -> Tensor:
+    """L1 of frames where the MP3 kept the signal; all (B, ., T, 1025)."""
+    return ((restored - original).abs() * kept).mean() / kept.mean().clamp(min=1e-3)
+
+
+def profile_loss(
+    first: Tensor, second: Tensor, z1: Tensor, z2: Tensor, original: Tensor, kept: Tensor
+) -> Tensor:
+    """Eq. 3 of the paper without theta: large while noise does not change frequency and rhythm profiles.
+
+    Two deviations, for training without a settled critic: only what the MP3 lost counts (noise must not touch
+    the rest), and profiles are means relative to the original's mean magnitude there, so that the loss does
+    not depend on level or length; a floor of 0.01 bounds it.
+
+    Shape: first, second, original (B, 2, T, 1025) frames; z1, z2 (B, noise_size); kept (B, 1, T, 1025).
+    """
+    lost = 1 - kept[:, 0]
+    first, second, original = (
+        (frames.pow(4).sum(1) + 1e-6).sqrt() * lost for frames in (first, second, original)
+    )
+    scale = original.mean(dim=(1, 2), keepdim=True) + 1e-3
+    difference = (first - second) / scale
+    frequency = difference.mean(dim=1).abs().add(1e-6).pow(1.3).mean(dim=1)
+    rhythm = difference.mean(dim=2).abs().add(1e-6).pow(1.6).mean(dim=1)
+    distance = (z1 - z2).norm(dim=1) / math.sqrt(2 * z1.shape[1])
+    relevant = (lost.mean(dim=(1, 2)) * 4).clamp(max=1)
+    return (relevant * distance * (1 / (frequency + 0.01) + 1 / (rhythm + 0.01))).mean()

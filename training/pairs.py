@@ -1,0 +1,135 @@
+"""A folder of pairs: each song's original as 44.1 kHz FLAC beside its MP3s, readable from any sample.
+
+Layout::
+
+    PAIRS/<song id>/original.flac      16 bit, 44.1 kHz, one or two channels
+    PAIRS/<song id>/32m.mp3, 64j.mp3   m = mono, j = joint stereo, number = kbit/s
+    PAIRS/<song id>/song.json          written last: a folder without it is unfinished
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from restorer.errors import RestorerError
+from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3
+
+
+@dataclass(frozen=True)
+class Song:
+    """One song of a pairs folder."""
+
+    id: str
+    split: str
+    source: str
+    channels: int
+    samples: int
+    bandwidth_hz: float
+    codings: tuple[str, ...]
+    artist: str = ""
+    title: str = ""
+    licence: str = ""
+
+    def write(self, folder: Path) -> None:
+        temporary = folder / "song.json.part"
+        temporary.write_text(json.dumps(asdict(self), indent=1))
+        temporary.rename(folder / "song.json")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Song":
+        fields = json.loads((folder / "song.json").read_text())
+        fields["codings"] = tuple(fields["codings"])
+        return cls(**fields)
+
+
+class Pairs:
+    """Random access to aligned (original, MP3) excerpts of a folder made by `restorer prepare`."""
+
+    def __init__(self, folder: str | Path, split: str):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise RestorerError(
+                f"no pairs folder at '{folder}'; make one with: restorer prepare MUSIC_DIR {folder}"
+            )
+        found = sorted(self.folder.glob("*/song.json"))
+        self.songs = [song for song in map(Song.read, (path.parent for path in found)) if song.split == split]
+        if not self.songs:
+            raise RestorerError(
+                f"'{folder}' holds no finished songs of split '{split}' (of {len(found)} songs); run restorer prepare"
+            )
+        self._mp3 = lru_cache(maxsize=4096)(self._load_mp3)
+
+    def _load_mp3(self, song_id: str, coding: str) -> Mp3:
+        return Mp3.index((self.folder / song_id / f"{coding}.mp3").read_bytes())
+
+    def original(self, song: Song, start: int, samples: int) -> np.ndarray:
+        """Read (channels, samples) float32 of the original, zeros after its end."""
+        with soundfile.SoundFile(self.folder / song.id / "original.flac") as file:
+            file.seek(min(start, file.frames))
+            audio = file.read(samples, dtype="float32", always_2d=True, fill_value=0.0)
+        return np.ascontiguousarray(audio.T)
+
+    def coded(self, song: Song, coding: str, start: int, samples: int) -> np.ndarray:
+        """Decode (1 or 2 channels, samples) float32 of the MP3, aligned with `original`."""
+        return self._mp3(song.id, coding).decode(start, samples)
+
+    def excerpt(
+        self, song: Song, coding: str, start: int, samples: int, channel: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read one aligned pair as two (samples,) arrays, original first.
+
+        A mono coding pairs with the mean of the original's channels; of a joint-stereo coding `channel` is
+        taken (None: the mean of both).
+        """
+        original = self.original(song, start, samples)
+        coded = self.coded(song, coding, start, samples)
+        if channel is None or not Coding.parse(coding).stereo:
+            return original.mean(axis=0), coded.mean(axis=0)
+        return original[channel % original.shape[0]], coded[channel % coded.shape[0]]
+
+    def draw(
+        self, index: int, samples: int, seed: int = 0, codings: tuple[str, ...] = ()
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Draw the `index`-th training excerpt: the same index and seed give the same excerpt on any machine.
+
+        Songs are drawn by their length, codings evenly. The excerpt's peak is set between -15 and 0 dBFS and
+        its polarity at random, alike for both.
+
+        Returns
+        -------
+        original, coded : (samples,) float32
+        bandwidth_hz : where the original itself ends
+        """
+        rng = np.random.default_rng([seed, index])
+        lengths = np.array([song.samples for song in self.songs], float)
+        for _ in range(8):
+            song = self.songs[rng.choice(len(self.songs), p=lengths / lengths.sum())]
+            names = [name for name in song.codings if not codings or name in codings] or list(song.codings)
+            coding = names[rng.integers(len(names))]
+            start = int(rng.integers(max(1, song.samples - samples)))
+            channel = int(rng.integers(2))
+            original, coded = self.excerpt(song, coding, start, samples, channel)
+            peak = np.abs(original).max()
+            if peak > 1e-3:
+                break
+        gain = 10 ** (rng.uniform(-15, 0) / 20) / max(peak, 1e-3) * rng.choice([-1, 1])
+        return original * np.float32(gain), coded * np.float32(gain), song.bandwidth_hz
+
+
+def measure_bandwidth(audio: np.ndarray, floor_db: float = -80.0) -> float:
+    """Measure where music ends: the highest frequency in Hz whose long-term level is above the floor.
+
+    The spectrum is the mean power of Hann frames of 4096 samples, read relative to its own maximum, and
+    smoothed over 100 Hz. (channels, samples) at 44.1 kHz.
+    """
+    mono = audio.mean(axis=0)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(mono, (0, 4096)), 4096)[::16384]
+    power = (np.abs(np.fft.rfft(frames * np.hanning(4096))) ** 2).mean(axis=0)
+    power = np.convolve(power, np.ones(9) / 9, mode="same")
+    level_db = 10 * np.log10(power / max(power.max(), 1e-12) + 1e-12)
+    above = np.nonzero(level_db > floor_db)[0]
+    return float(above[-1] * SAMPLE_RATE / 4096) if len(above) else 0.0

@@ -1,0 +1,198 @@
+"""`restorer prepare`: a folder of music becomes aligned pairs of originals and MP3s."""
+
+import csv
+import hashlib
+import re
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import soundfile
+
+from restorer.audio_in import read_audio
+from restorer.errors import ConfigError, RestorerError
+from restorer.training.mp3 import SAMPLE_RATE, Coding, encode_mp3
+from restorer.training.pairs import Song, measure_bandwidth
+
+EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".aif", ".aiff", ".mp3")
+MONO_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One song to prepare, and where it goes."""
+
+    source: Path
+    folder: Path
+    split: str
+    codings: tuple[str, ...]
+    row: dict[str, str]
+
+
+def song_id(relative: str) -> str:
+    """Make a folder name from a path: readable, and unique through a short hash."""
+    digest = hashlib.sha256(relative.encode()).hexdigest()[:8]
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(relative).stem).strip("-")[:48]
+    return f"{stem}-{digest}"
+
+
+def split_of(relative: str) -> str:
+    """Split by song, 80/10/10 (paper 3.3): a hash of the path decides, so adding songs moves no other."""
+    bucket = int(hashlib.sha256(relative.encode()).hexdigest(), 16) % 10
+    return "train" if bucket < 8 else "valid" if bucket == 8 else "test"
+
+
+def plan(music: Path, pairs: Path, manifest: Path | None, codings: tuple[str, ...]) -> list[Task]:
+    """List the songs below `music` (or those the manifest names) with split and target folder."""
+    rows: dict[str, dict[str, str]] = {}
+    if manifest is not None:
+        with manifest.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"file", "split"} <= set(reader.fieldnames or ()):
+                raise ConfigError(
+                    f"manifest '{manifest}' needs the columns file, split; has {reader.fieldnames}"
+                )
+            rows = {row["file"]: row for row in reader}
+        files = list(rows)
+        missing = [name for name in files if not (music / name).is_file()]
+        if missing:
+            raise ConfigError(
+                f"manifest '{manifest}' names {len(missing)} missing files, the first: '{missing[0]}'"
+            )
+    else:
+        paths = (path for path in music.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+        files = sorted(path.relative_to(music).as_posix() for path in paths)
+    if not files:
+        raise RestorerError(f"no music below '{music}'; looked for {', '.join(EXTENSIONS)}")
+    return [
+        Task(music / name, pairs / song_id(name), rows.get(name, {}).get("split") or split_of(name), codings,
+             rows.get(name, {}))
+        for name in files
+    ]  # fmt: skip
+
+
+def prepare_song(task: Task, quality: int) -> Song:
+    """Write one song's original and MP3s; what an earlier, interrupted run finished is kept."""
+    finished = task.folder / "song.json"
+    if finished.exists():
+        song = Song.read(task.folder)
+        if set(task.codings) <= set(song.codings):
+            return song
+    task.folder.mkdir(parents=True, exist_ok=True)
+    audio, _ = read_audio(task.source, SAMPLE_RATE)
+    if audio.shape[0] > 2:
+        audio = audio.mean(axis=0, keepdims=True)
+    peak = float(np.abs(audio).max(initial=0.0))
+    if peak > 1:  # lossy sources overshoot; the original must not clip where the MP3 does not
+        audio = audio / peak
+    temporary = task.folder / "part"
+    soundfile.write(temporary, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    temporary.rename(task.folder / "original.flac")
+    done = []
+    for name in task.codings:
+        coding = Coding.parse(name)
+        if coding.stereo and audio.shape[0] == 1:
+            continue
+        temporary.write_bytes(encode_mp3(audio, coding, quality=quality))
+        temporary.rename(task.folder / f"{name}.mp3")
+        done.append(name)
+    row = task.row
+    song = Song(
+        id=task.folder.name,
+        split=task.split,
+        source=task.source.name,
+        channels=audio.shape[0],
+        samples=audio.shape[1],
+        bandwidth_hz=float(row.get("bandwidth_hz") or measure_bandwidth(audio)),
+        codings=tuple(done),
+        artist=row.get("artist", ""),
+        title=row.get("title", ""),
+        licence=row.get("licence", ""),
+    )
+    song.write(task.folder)
+    return song
+
+
+class ManyValues(click.Command):
+    """A command whose options `many` take several values in a row: --kbps 16 24 32."""
+
+    many = ("--kbps", "--joint-kbps")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        option = None
+        for arg in args:
+            if arg.startswith("-"):
+                option = arg if arg in self.many else None
+                if option is None:
+                    spread.append(arg)
+            elif option:
+                spread += [option, arg]
+            else:
+                spread.append(arg)
+        return super().parse_args(ctx, spread)
+
+
+@click.command(cls=ManyValues, context_settings={"show_default": True})
+@click.argument("music_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("pairs_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--kbps",
+    multiple=True,
+    type=int,
+    help="Mono bitrates in kbit/s, several in a row; default 16 24 32 48 64 96.",
+)
+@click.option("--joint-kbps", multiple=True, type=int, help="Joint-stereo bitrates, several in a row.")
+@click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV with the columns file, split (train, valid, test); default: MUSIC_DIR/MANIFEST.csv if there.",
+)
+@click.option("--quality", default=2, type=click.IntRange(0, 9), help="LAME's quality, 0 best.")
+@click.option("--jobs", default=2, type=click.IntRange(1), help="Songs at a time.")
+def prepare(
+    music_dir: Path,
+    pairs_dir: Path,
+    kbps: tuple[int, ...],
+    joint_kbps: tuple[int, ...],
+    manifest: Path | None,
+    quality: int,
+    jobs: int,
+) -> None:
+    """Make training pairs in PAIRS_DIR from the music in MUSIC_DIR.
+
+    Songs are split by song into train, valid and test (or as the manifest says), coded with LAME at its own
+    sample rates, and aligned to the sample. Started again, it finishes what is missing.
+    """
+    mono = kbps or (16, 24, 32, 48, 64, 96)
+    for value in mono + joint_kbps:
+        if value not in MONO_KBPS:
+            raise ConfigError(f"kbps must be one of {list(MONO_KBPS)} and not {value}")
+    codings = tuple(f"{value}m" for value in mono) + tuple(f"{value}j" for value in joint_kbps)
+    default = music_dir / "MANIFEST.csv"
+    tasks = plan(music_dir, pairs_dir, manifest or (default if default.exists() else None), codings)
+    pairs_dir.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    songs: list[Song] = []
+    with ProcessPoolExecutor(jobs) as pool:
+        futures = {pool.submit(prepare_song, task, quality): task for task in tasks}
+        with click.progressbar(
+            as_completed(futures), length=len(futures), label="Songs", show_pos=True
+        ) as bar:
+            for future in bar:
+                try:
+                    songs.append(future.result())
+                except (RestorerError, soundfile.LibsndfileError) as error:
+                    shutil.rmtree(futures[future].folder, ignore_errors=True)
+                    failed.append(f"{futures[future].source}: {error}")
+    for line in failed:
+        click.echo(f"Skipped {line}", err=True)
+    if not songs:
+        raise RestorerError(f"none of the {len(tasks)} songs below '{music_dir}' could be prepared")
+    for split in ("train", "valid", "test"):
+        chosen = [song for song in songs if song.split == split]
+        minutes = sum(song.samples for song in chosen) / SAMPLE_RATE / 60
+        click.echo(f"{split}: {len(chosen)} songs, {minutes:.1f} minutes, codings {' '.join(codings)}")
