@@ -1,0 +1,110 @@
+"""The command line: sub-commands are looked up in a table and imported only when they run."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+
+from restorer import __version__
+from restorer.errors import RestorerError
+
+INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a command lives, its line in the help, and the extra of this package that it needs."""
+
+    module: str
+    attribute: str
+    help: str
+    extra: str
+
+
+COMMANDS = {
+    "restore": Entry("restorer.restore_command", "restore", "Restore an audio file.", "cpu"),
+    "demo": Entry(
+        "restorer.demo_command", "demo", "Make a short MP3, restore it and show the result.", "cpu"
+    ),
+    "metrics": Entry("restorer.metrics.command", "metrics", "Measure one audio file against another.", "cpu"),
+    "prepare": Entry(
+        "restorer.training.prepare_command",
+        "prepare",
+        "Make pairs of MP3 and original for training.",
+        "train",
+    ),
+    "train": Entry("restorer.training.train_command", "train", "Train a model.", "train"),
+    "evaluate": Entry(
+        "restorer.training.evaluate_command", "evaluate", "Measure a model on held-out pairs.", "train"
+    ),
+    "export": Entry(
+        "restorer.export.export_command", "export", "Turn a checkpoint into an ONNX model.", "export"
+    ),
+}
+
+
+class _Failure(click.ClickException):
+    """One line on stderr, exit status 2."""
+
+    exit_code = 2
+
+
+class LazyGroup(click.Group):
+    """Imports the module of a sub-command when it is called, and turns known errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            command: click.Command = getattr(importlib.import_module(entry.module), entry.attribute)
+        except ImportError as error:
+            _fail_import(error, entry, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RestorerError as error:
+            raise _Failure(_one_line(error)) from error
+        except ImportError as error:
+            name = ctx.invoked_subcommand or ""
+            if name not in COMMANDS:
+                raise
+            _fail_import(error, COMMANDS[name], name)
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _fail_import(error: ImportError, entry: Entry, command: str) -> NoReturn:
+    """Name the command that installs what is missing; a missing module of our own is a bug and stays one."""
+    if isinstance(error, RestorerError):
+        raise _Failure(_one_line(error)) from error
+    missing = (error.name or "").partition(".")[0]
+    if not missing or missing == "restorer":
+        raise error
+    raise _Failure(
+        f"`restorer {command}` needs {missing}, which is not installed or is damaged; "
+        f'run: pip install "restorer[{entry.extra}]"'
+    ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="restorer")
+def main() -> None:
+    """Restore heavily compressed music to full-band audio."""
