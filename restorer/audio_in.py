@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,11 @@ MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 8
 READABLE = "MP3, WAV, FLAC, Ogg Vorbis, Ogg Opus or AIFF"
 # Small reads, so that damage in the middle of a file costs little of what was intact before it.
-_READ_SAMPLES = 8192
+_READ_SAMPLES = 4096
+# Damaged MP3 frames decode to anything, up to 10^5 times full scale; intact ones stay well below four times.
+_IMPOSSIBLE_LEVEL = 4.0
+_FRAME_SAMPLES = 1152
+_UNKNOWN_BYTES = 0x7FFF0000  # programs that write to a pipe put such a length into the header
 
 
 def resampled_length(samples: int, source_rate: int, target_rate: int) -> int:
@@ -72,7 +77,7 @@ class StreamResampler:
             return np.ascontiguousarray(block, dtype=np.float32)
         if block.shape[1] == 0:
             return np.zeros((self.channels, 0), np.float32)
-        return self._resample(block, last=False)
+        return self._resample(self._stream, block, last=False)
 
     def flush(self) -> np.ndarray:
         """Return the rest, ``(channels, m)`` float32, and start over."""
@@ -82,14 +87,15 @@ class StreamResampler:
             margin = math.ceil(2 * self.source_rate / self.target_rate) + 1
             due = resampled_length(self._received, self.source_rate, self.target_rate) - self._returned
             rest = np.ascontiguousarray(
-                self._resample(np.zeros((self.channels, margin), np.float32), last=True)[:, :due]
+                self._resample(self._stream, np.zeros((self.channels, margin), np.float32), last=True)[
+                    :, :due
+                ]
             )
         self.reset()
         return rest
 
-    def _resample(self, block: np.ndarray, last: bool) -> np.ndarray:
-        assert self._stream is not None
-        out = self._stream.resample_chunk(np.ascontiguousarray(block.T, dtype=np.float32), last=last)
+    def _resample(self, stream: soxr.ResampleStream, block: np.ndarray, last: bool) -> np.ndarray:
+        out = stream.resample_chunk(np.ascontiguousarray(block.T, dtype=np.float32), last=last)
         self._returned += len(out)
         return np.ascontiguousarray(out.reshape(-1, self.channels).T)
 
@@ -142,6 +148,11 @@ class AudioReader:
             reason = error.strerror if isinstance(error, OSError) else f"it is not {READABLE}, or is damaged"
             raise AudioFileError(f"cannot read {self.path}: {reason}") from error
         self.warnings += [f"{self.path}: {line}" for line in view.damage]
+        promised, there = _chunk_bytes(self._file.extra_info)
+        if promised > there + 1:
+            self.warnings.append(
+                f"{self.path}: the file is truncated; {there} of {promised} bytes of audio are there"
+            )
         self.channels: int = self._file.channels
         self.source_rate: int = self._file.samplerate
         self.sample_rate = sample_rate or self.source_rate
@@ -202,7 +213,7 @@ class AudioReader:
 
     def _decoded(self) -> Iterator[np.ndarray]:
         """Yield what decodes at the file's own rate; afterwards `source_samples` is exact."""
-        expected, done = self.source_samples, 0
+        expected, done, bursts = self.source_samples, 0, 0
         problem = ""
         if self._file.tell():
             self._file.seek(0)
@@ -215,6 +226,8 @@ class AudioReader:
             if not len(block):
                 problem = "is truncated" if done < expected else ""
                 break
+            if self._file.format == "MP3":
+                bursts += _silence_bursts(block)
             if not np.isfinite(block).all():
                 at = (done + int(np.argmin(np.isfinite(block).all(axis=1)))) / self.source_rate
                 raise AudioFileError(
@@ -223,6 +236,11 @@ class AudioReader:
             done += len(block)
             yield np.ascontiguousarray(block.T)
         self.source_samples = done
+        if bursts:
+            self.warnings.append(
+                f"{self.path}: the file is damaged; {bursts / self.source_rate:.2f} s of it decode to noise "
+                "far above full scale and were silenced"
+            )
         if not done:
             raise AudioFileError(f"cannot read {self.path}: no audio in it can be decoded")
         if problem and not self.warnings:
@@ -253,6 +271,24 @@ class AudioReader:
     def _close_source(self) -> None:
         if self._source is not None:
             self._source.close()
+
+
+def _chunk_bytes(log: str) -> tuple[int, int]:
+    """Bytes of audio that a WAV or AIFF header promises, and those there, as libsndfile's log tells."""
+    found = re.search(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if not found or int(found[1]) >= _UNKNOWN_BYTES:
+        return 0, 0
+    return int(found[1]), int(found[2])
+
+
+def _silence_bursts(block: np.ndarray) -> int:
+    """Zero what is impossibly loud, and a frame on either side; return the number of samples zeroed."""
+    loud = np.flatnonzero(~(np.abs(block) <= _IMPOSSIBLE_LEVEL).all(axis=1))
+    if not len(loud):
+        return 0
+    start, end = max(0, loud[0] - _FRAME_SAMPLES), min(len(block), loud[-1] + _FRAME_SAMPLES)
+    block[start:end] = 0
+    return int(end - start)
 
 
 def read_audio(path: str | os.PathLike[str], sample_rate: int | None = 44100) -> tuple[np.ndarray, int]:

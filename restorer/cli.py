@@ -36,7 +36,7 @@ COMMANDS = {
         "Make pairs of MP3 and original for training.",
         "train",
     ),
-    "train": Entry("restorer.training.train_command", "train", "Train a model.", "train"),
+    "train": Entry("restorer.training.train_command", "train_command", "Train a model.", "train"),
     "evaluate": Entry(
         "restorer.training.evaluate_command", "evaluate", "Measure a model on held-out pairs.", "train"
     ),

@@ -61,7 +61,7 @@ def open_mpeg(path: Path) -> MpegView:
                 f"cannot read {path}: no MPEG audio frame in it, so it is no MP3 file, or all of it is lost"
             )
         return MpegView()
-    told = walk.read_info_frame()
+    told = walk.read_info_frame() if walk.starts_whole() else None
     if told == walk.frames - 1 and not walk.damage:
         return MpegView()
     if told is None:
@@ -145,7 +145,8 @@ class _Walk:
         self._first_frame = window.read(first, self._size(self._reference))
         if any(window.read(start, min(first - start, 65536))):
             self._report(start, first)
-        self._follow(self._mute_orphans(first))
+        self._first = first
+        self._follow(first if self.read_info_frame() is not None else self._mute_orphans(first))
 
     def _follow(self, position: int) -> None:
         run_start = position
@@ -268,6 +269,11 @@ class _Walk:
             return None
         return int.from_bytes(tag[8:12], "big")
 
+    def starts_whole(self) -> bool:
+        """Whether the first frame is among the pieces, as it is in the file."""
+        piece = self.pieces[0]
+        return isinstance(piece, tuple) and piece[0] == self._first and piece[1] > self._first
+
     def lead_with_info_frame(self) -> None:
         """Put an Info frame in front that tells the number of frames and trims nothing.
 
@@ -300,9 +306,8 @@ class _Walk:
             delays = int.from_bytes(frame[lame + _LAME_DELAYS : lame + _LAME_DELAYS + 3], "big")
             delays = delays & 0xFFF000 | _DECODER_DELAY
             frame[lame + _LAME_DELAYS : lame + _LAME_DELAYS + 3] = delays.to_bytes(3, "big")
-        assert isinstance(self.pieces[0], tuple)
-        start, end = self.pieces[0]
-        self.pieces[0:1] = [bytes(frame), (start + len(frame), end)]
+        end = self.pieces[0][1]  # a range: it starts with this frame
+        self.pieces[0:1] = [bytes(frame), (self._first + len(frame), end)]
 
 
 class _View(io.RawIOBase):

@@ -162,7 +162,7 @@ def test_no_space_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_existing_file_is_kept_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "out.wav"
     path.write_text("mine")
-    with pytest.raises(AudioFileError, match="exists; .*--overwrite"):
+    with pytest.raises(AudioFileError, match=r"exists; .*--overwrite"):
         AudioWriter(path, 2)
     with pytest.raises(RuntimeError), AudioWriter(path, 2, overwrite=True) as writer:
         writer.write(make_audio())
@@ -218,9 +218,9 @@ def test_targets_are_checked_before_work(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder nobody can write to")
 def test_unwritable_folder(tmp_path: Path) -> None:
-    with pytest.raises(AudioFileError, match="cannot write /proc/out.wav: "):
+    with pytest.raises(AudioFileError, match=r"cannot write /proc/out\.wav: "):
         check_target(tmp_path / "in.wav", Path("/proc/out.wav"))
-    with pytest.raises(AudioFileError, match="cannot write /proc/out.wav: "):
+    with pytest.raises(AudioFileError, match=r"cannot write /proc/out\.wav: "):
         AudioWriter(Path("/proc/out.wav"), 2)
 
 

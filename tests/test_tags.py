@@ -22,7 +22,7 @@ from restorer.errors import AudioFileError
 from restorer.tags import copy_tags
 
 TEXT = {
-    "title": ["Élan – 夜"],
+    "title": ["Élan 夜"],
     "artist": ["First", "Second"],
     "album": ["The Album"],
     "albumartist": ["Various"],

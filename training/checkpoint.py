@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from restorer.errors import ModelError
 from restorer.training.config import Config, from_dict
 from restorer.training.generator import Generator
+from restorer.training.models import build_generator
+from restorer.training.paper_generator import PaperGenerator
 
 
 def save(path: Path, tensors: dict[str, Tensor], config: Config, extra: dict[str, Any]) -> None:
@@ -77,10 +79,10 @@ def restore_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, flat:
             optimiser.state[parameter] = state
 
 
-def load_generator(path: str | Path) -> tuple[Generator, Config, dict[str, Any]]:
+def load_generator(path: str | Path) -> tuple[Generator | PaperGenerator, Config, dict[str, Any]]:
     """Rebuild the generator of a checkpoint, averaged weights preferred, ready for evaluation."""
     tensors, config, extra = load(path)
-    generator = Generator(config.generator)
+    generator = build_generator(config.generator)
     weights = unprefixed("average", tensors) or unprefixed("generator", tensors)
     try:
         generator.load_state_dict({name: tensor.float() for name, tensor in weights.items()})

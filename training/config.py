@@ -12,6 +12,9 @@ from restorer.errors import ConfigError
 from restorer.training.critic import CriticConfig
 from restorer.training.generator import GeneratorConfig
 from restorer.training.losses import LossConfig
+from restorer.training.paper_critic import PaperCriticConfig
+from restorer.training.paper_generator import PaperGeneratorConfig
+from restorer.training.wgan_config import WganConfig
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,12 @@ class Config:
     """All settings of a training run."""
 
     name: str = "compact"
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    critic: CriticConfig = field(default_factory=CriticConfig)
+    generator: GeneratorConfig | PaperGeneratorConfig = field(default_factory=GeneratorConfig)
+    critic: CriticConfig | PaperCriticConfig = field(default_factory=CriticConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    wgan: WganConfig | None = None  # chooses the paper's own training
 
     @classmethod
     def load(cls, path: str | Path) -> "Config":
@@ -80,7 +84,10 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
         raise ConfigError(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(sorted(hints))}")
     arguments = {}
     for name, value in values.items():
-        hint = hints[name]
+        hint = _choose(hints[name], value, f"{where}: {name}")
+        if value is None and hint is types.NoneType:
+            arguments[name] = None
+            continue
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}: '{name}' must be a table and not {value!r}")
@@ -99,6 +106,22 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
             raise ConfigError(f"{where}: '{name}' must be {expected} and not {value!r}")
         arguments[name] = value
     return cls(**arguments)
+
+
+def _choose(hint: Any, value: Any, where: str) -> Any:
+    """Pick the dataclass of a union that a section's `kind` names; the first is the default."""
+    if not isinstance(hint, types.UnionType):
+        return hint
+    members = typing.get_args(hint)
+    if value is None and types.NoneType in members:
+        return types.NoneType
+    sections = [member for member in members if dataclasses.is_dataclass(member)]
+    if len(sections) == 1 or not isinstance(value, dict) or "kind" not in value:
+        return sections[0]
+    kinds = {member.kind: member for member in sections}
+    if value["kind"] not in kinds.keys():
+        raise ConfigError(f"{where}: 'kind' must be one of {', '.join(kinds)} and not {value['kind']!r}")
+    return kinds[value["kind"]]
 
 
 def _fits(value: Any, hint: type) -> bool:

@@ -78,7 +78,7 @@ class Generator(nn.Module):
         self.rise = TimeConv(c.stack_maps + c.aggregation_maps, 4 * c.front_maps, (1, 3))
         self.refine = GatedConv(c.front_maps, (1, 3))
         self.output_maps = 3 + len(c.copy_up_bins)
-        self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.05)
+        self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.002)
         self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
         if self.noise is not None:
             he_initialise(self.noise, 0.3)
@@ -142,7 +142,8 @@ class Generator(nn.Module):
         """Build output frames (B, 2, T, 1025) from input frames and the network's maps (B, 6, T, 1024)."""
         c = self.config
         x = frames[..., :BINS]
-        y = x * SCALE * (1 + torch.tanh(maps[:, :1])) + maps[:, 1:3]
+        mask, added, *gains = maps.split([1, 2, *[1] * len(c.copy_up_bins)], dim=1)
+        y = x * SCALE * (1 + torch.tanh(mask)) + added
         if c.copy_up_bins:
             power = x.pow(4).sum(dim=1, keepdim=True)
             smooth = functional.avg_pool2d(
@@ -153,9 +154,8 @@ class Generator(nn.Module):
                 count_include_pad=False,
             )
             white = x * (smooth + POWER_FLOOR).pow(-0.25)
-            for index, shift in enumerate(c.copy_up_bins):
-                moved = functional.pad(white[..., : BINS - shift], (shift, 0))
-                y = y + moved * maps[:, 3 + index : 4 + index]
+            for shift, gain in zip(c.copy_up_bins, gains, strict=True):
+                y = y + functional.pad(white[..., : BINS - shift], (shift, 0)) * gain
         return torch.cat([y / SCALE, frames[..., BINS:]], dim=3)
 
 

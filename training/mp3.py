@@ -70,11 +70,12 @@ class Mp3:
     offsets: np.ndarray  # (frames + 1,) int64, the last is the end
     frame_samples: int
     sample_rate: int
+    channels: int
 
     @classmethod
     def index(cls, data: bytes) -> "Mp3":
         offsets, position = [], 0
-        frame_samples, sample_rate = 1152, SAMPLE_RATE
+        frame_samples, sample_rate, channels = 1152, SAMPLE_RATE, 1
         while position + 4 <= len(data):
             header = int.from_bytes(data[position : position + 4], "big")
             version = (header >> 19) & 3
@@ -82,11 +83,12 @@ class Mp3:
                 raise ValueError(f"no MPEG frame header at byte {position}")
             sample_rate = _RATES_HZ[(header >> 10) & 3] >> {3: 0, 2: 1, 0: 2}[version]
             frame_samples = 1152 if version == 3 else 576
+            channels = 1 if (header >> 6) & 3 == 3 else 2
             kbps = _BITRATES_KBPS[1 if version == 3 else 2][(header >> 12) & 15]
             length = frame_samples // 8 * 1000 * kbps // sample_rate + ((header >> 9) & 1)
             offsets.append(position)
             position += length
-        return cls(data, np.array([*offsets, len(data)], np.int64), frame_samples, sample_rate)
+        return cls(data, np.array([*offsets, len(data)], np.int64), frame_samples, sample_rate, channels)
 
     def decode(self, start: int, samples: int) -> np.ndarray:
         """Decode samples [start, start + samples) of the ORIGINAL's 44.1 kHz time line.
@@ -98,7 +100,7 @@ class Mp3:
         up, down = SAMPLE_RATE, self.sample_rate
         divisor = np.gcd(up, down)
         up, down = up // divisor, down // divisor
-        margin = 64  # resampler transient, in periods of `down` coded samples where that is short
+        margin = 512  # resampler transient, in periods of `down` coded samples where that is short
         unit = down * max(1, -(-margin // down))
         first = (start * down // up) // unit * unit - unit  # coded sample, a multiple of `down`
         last = -(-(start + samples) * down // up) + unit
@@ -114,7 +116,9 @@ class Mp3:
         """Decode aligned samples [first, last) at the coded rate as (samples, channels)."""
         begin, end = first + DELAY_SAMPLES, last + DELAY_SAMPLES
         frames = len(self.offsets) - 1
-        frame0 = int(np.clip(begin // self.frame_samples - WARMUP_FRAMES, 0, frames - 1))
+        if begin >= frames * self.frame_samples:
+            return np.zeros((last - first, self.channels), np.float32)
+        frame0 = int(np.clip(begin // self.frame_samples - WARMUP_FRAMES, 0, max(0, frames - WARMUP_FRAMES)))
         frame1 = int(np.clip(-(-end // self.frame_samples) + 1, frame0 + 1, frames))
         piece = self.data[self.offsets[frame0] : self.offsets[frame1]]
         audio, _ = soundfile.read(io.BytesIO(piece), dtype="float32", always_2d=True)

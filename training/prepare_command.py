@@ -79,7 +79,8 @@ def prepare_song(task: Task, quality: int) -> Song:
     finished = task.folder / "song.json"
     if finished.exists():
         song = Song.read(task.folder)
-        if set(task.codings) <= set(song.codings):
+        possible = {name for name in task.codings if song.channels == 2 or not Coding.parse(name).stereo}
+        if possible <= set(song.codings):
             return song
     task.folder.mkdir(parents=True, exist_ok=True)
     audio, _ = read_audio(task.source, SAMPLE_RATE)

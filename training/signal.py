@@ -26,7 +26,7 @@ def analyse(audio: Tensor) -> Tensor:
 def synthesise(frames: Tensor) -> Tensor:
     """Overlap-add frames to audio: (B, 2, T, 1025) -> (B, (T - 3) * 512), the stretch that four frames cover."""
     parts = frames * frames.abs()
-    pieces = torch.fft.irfft(torch.complex(parts[:, 0], parts[:, 1]), n=WINDOW) * (hann(WINDOW) / 1.5)
+    pieces = torch.fft.irfft(torch.complex(*parts.unbind(1)), n=WINDOW) * (hann(WINDOW) / 1.5)
     length = (frames.shape[2] - 1) * HOP + WINDOW
     audio = functional.fold(pieces.transpose(1, 2), (1, length), (1, WINDOW), stride=(1, HOP))[:, 0, 0]
     return audio[:, WINDOW - HOP : length - (WINDOW - HOP)]

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from restorer.errors import RestorerError
 from restorer.training import checkpoint
 from restorer.training.config import Config, ScheduleConfig
-from restorer.training.critic import Critic, critic_loss
-from restorer.training.generator import Generator
+from restorer.training.critic import critic_loss
 from restorer.training.losses import profile_loss, reconstruction, survival, survived_loss
+from restorer.training.models import build_critic, build_generator
 from restorer.training.pairs import Pairs
 from restorer.training.signal import HOP, WINDOW, analyse, synthesise
 
@@ -64,8 +64,8 @@ class Trainer:
         torch.manual_seed(s.seed)
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            self.generator = Generator(config.generator)
-            self.critic = Critic(config.critic)
+            self.generator = build_generator(config.generator)
+            self.critic = build_critic(config.critic)
         self.generator.to(memory_format=torch.channels_last)
         self.critic.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
@@ -81,6 +81,10 @@ class Trainer:
     def autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.config.schedule.bf16)
 
+    def excerpts(self, pairs: Pairs) -> Dataset:
+        """Training excerpts from the next step on."""
+        return Excerpts(pairs, self.config, self.step_number * self.config.schedule.batch)
+
     def step(self, original: Tensor, coded: Tensor, bandwidth_hz: Tensor) -> dict[str, float]:
         """Update once on (B, samples) audio; returns the loss terms, unweighted."""
         c, s, w = self.config, self.config.schedule, self.config.loss
@@ -94,8 +98,7 @@ class Trainer:
         z = torch.randn(batch + twice, c.generator.noise_size, generator=noise)
         with self.autocast():
             (output,) = self.generator(torch.cat([coded_frames, coded_frames[:twice]]), z)
-        output = output.float()
-        restored = output[:batch]
+        restored, again = output.float().split([batch, twice])
         length = output.shape[2]
         end = coded_frames.shape[2] - c.generator.lookahead_frames
         target = original_frames[:, :, end - length : end]
@@ -109,7 +112,7 @@ class Trainer:
         terms["survived"] = survived_loss(restored, target, kept)
         if twice:
             terms["profile"] = profile_loss(
-                restored[:twice], output[batch:], z[:twice], z[batch:], target[:twice], kept[:twice]
+                restored[:twice], again, z[:twice], z[batch:], target[:twice], kept[:twice]
             )
         adversarial = self.step_number >= s.adversarial_from
         if adversarial:  # the critic judges what was lost; the surviving band passes no gradient
@@ -135,8 +138,8 @@ class Trainer:
             for mean, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
                 mean.lerp_(parameter, 1 - decay)
         self.step_number += 1
-        return {name: float(term) for name, term in terms.items()} | {
-            "loss": float(loss),
+        return {name: float(term.detach()) for name, term in terms.items()} | {
+            "loss": float(loss.detach()),
             "gradient": float(norm),
         }
 
@@ -217,9 +220,8 @@ def train(
     """
     c = trainer.config
     state = run / "state.safetensors"
-    dataset = Excerpts(pairs, c, trainer.step_number * c.schedule.batch)
     loader = DataLoader(
-        dataset,
+        trainer.excerpts(pairs),
         batch_size=c.schedule.batch,
         num_workers=c.schedule.workers,
         worker_init_fn=quiet_worker,

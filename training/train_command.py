@@ -14,6 +14,7 @@ from restorer.training.config import Config
 from restorer.training.pairs import Pairs
 from restorer.training.train import Trainer, train
 from restorer.training.validation import Validation, preview
+from restorer.training.wgan import build_trainer
 
 SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversarial", "critic")
 
@@ -57,7 +58,7 @@ def train_command(
     if threads:
         torch.set_num_threads(threads)
     training, validating = Pairs(pairs_dir, "train"), Pairs(pairs_dir, "valid")
-    trainer = Trainer(config)
+    trainer = build_trainer(config)
     if resume:
         trainer.resume(state)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,9 @@ def train_command(
                 writer.add_scalar(f"valid-{name}/{key}", value, trainer.step_number)
             tqdm.write(
                 f"{trainer.step_number} {name}: LSD {values['lsd_mp3']:.2f} -> {values['lsd_restored']:.2f}, "
-                f"SNR {values['snr_mp3_scaled']:.1f} -> {values['snr_restored']:.1f} dB"
+                f"SNR {values['snr_mp3_scaled']:.1f} -> {values['snr_restored']:.1f} dB, "
+                f"ODG {values['odg_mp3']:.2f} -> {values['odg_restored']:.2f}, "
+                f"DI {values['di_mp3']:.2f} -> {values['di_restored']:.2f}"
             )
         trainer.save_generator(run_dir / "last.safetensors", {"validation": table})
         if not best.exists() or score < json.loads(best.read_text())["score"]:

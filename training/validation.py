@@ -1,12 +1,13 @@
 """Validation inside a training run: metrics, audio and pictures of songs that are not trained on."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from restorer.metrics import lsd, snr
+from restorer.metrics import lsd, peaq, snr
 from restorer.pictures import draw_spectrograms
 from restorer.training.pairs import Pairs
 from restorer.training.signal import restore
@@ -33,7 +34,7 @@ class Validation:
                     self.excerpts[name].append(pairs.excerpt(song, name, start, samples))
 
     def __call__(self, generator: torch.nn.Module, noise_size: int) -> dict[str, dict[str, float]]:
-        """Measure every coding: LSD and SNR of the restored, the MP3, and MP3 / 0.95."""
+        """Measure every coding: LSD, SNR, ODG and DI of the restored, the MP3, and MP3 / 0.95."""
         rng = np.random.default_rng(0)
         table = {}
         for name, excerpts in self.excerpts.items():
@@ -49,6 +50,7 @@ class Validation:
                 for label, audio in (("restored", restored), ("mp3", coded), ("mp3_scaled", coded / 0.95)):
                     row[f"lsd_{label}"] = lsd(original, audio)
                     row[f"snr_{label}"] = snr(original, audio)
+                    row[f"odg_{label}"], row[f"di_{label}"] = astuple(peaq(original, audio, RATE_HZ))[:2]
                 rows.append(row)
             if rows:
                 table[name] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

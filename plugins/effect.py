@@ -1,0 +1,252 @@
+"""`Effect`: the call rules of a pedalboard plug-in, kept by everything of ours that stands beside one.
+
+Measured against pedalboard 0.9.26, whose latency plug-in answers the same calls with the same shapes.
+"""
+
+import operator
+import threading
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restorer.errors import ConfigError, RestorerError
+from restorer.stream import check_format
+from restorer.transform import Float32
+
+DEFAULT_BLOCK_SAMPLES = 8192
+# A plug-in that stays silent for this long while it is flushed returns nothing at all any more.
+_SILENT_SECONDS = 60
+
+
+class InputTypeError(RestorerError, TypeError):
+    """The input is no array of float32 or float64."""
+
+
+class LayoutError(RestorerError, RuntimeError):
+    """The shape does not say which axis holds the channels."""
+
+
+class BlockSizeError(ConfigError, ValueError):
+    """`buffer_size` is no positive integer."""
+
+
+class Effect(ABC):
+    """Base of `RestorerPlugin` and `Chain`: input in any layout, latency compensated, one call at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forget_layout()
+        self._provided = 0
+        self._returned = 0
+
+    @property
+    def is_effect(self) -> bool:
+        """True: takes audio."""
+        return True
+
+    @property
+    def is_instrument(self) -> bool:
+        """False: does not make audio from MIDI."""
+        return False
+
+    @property
+    def waiting_samples(self) -> int:
+        """Samples of the current stream that were given and have not come back yet."""
+        return self._provided - self._returned
+
+    def process(
+        self,
+        input_array: NDArray[np.floating[Any]],
+        sample_rate: float,
+        buffer_size: int = DEFAULT_BLOCK_SAMPLES,
+        reset: bool = True,
+    ) -> Float32:
+        """Run audio through, as `pedalboard.Plugin.process` does; calling the object is the same.
+
+        Parameters
+        ----------
+        input_array
+            float32 or float64, one or two axes. The shorter axis holds the channels, but the number of
+            channels of earlier calls is remembered and wins, until `reset()`.
+        sample_rate
+            Of input and output, in Hz.
+        buffer_size
+            Native plug-ins get at most that many samples at once; the output does not depend on it.
+        reset
+            True: start anew, return as many samples as were given, aligned with the input. False: go on with
+            the stream; what is not ready yet comes with later calls and the last of it by `flush()`. Start a
+            stream with `reset()` and reset=False: after a call with True comes a gap as long as the latency.
+
+        Returns
+        -------
+        New C-contiguous float32 array, with the channels where the input has them.
+
+        Raises
+        ------
+        TypeError
+            No numpy array, or neither float32 nor float64.
+        RuntimeError
+            The axis of the channels cannot be told: a square array before any other, or not 1 or 2 axes.
+        ValueError
+            `buffer_size` is below 1.
+        RestorerError
+            Base of the three and of all others: a sample rate or a number of channels that is not possible.
+        """
+        block_samples = _check_buffer_size(buffer_size)
+        array = _check_array(input_array)
+        with ExitStack() as held:
+            for lock in self._locks():
+                held.enter_context(lock)
+            channels_first = self._detect_layout(array.shape)
+            self._axes = array.ndim
+            with np.errstate(over="ignore", invalid="ignore"):
+                audio = np.asarray(array, np.float32)
+            audio = audio.reshape(1, -1) if array.ndim == 1 else audio if channels_first else audio.T
+            if audio.shape[0]:
+                self._channels = audio.shape[0]
+            if reset:
+                self._start_over()
+            if audio.size == 0:
+                return np.zeros(array.shape, np.float32)
+            _, self._rate = check_format(1, sample_rate)
+            return self._shaped(self._run(np.ascontiguousarray(audio), self._rate, block_samples, reset))
+
+    __call__ = process
+
+    def reset(self) -> None:
+        """Forget the signal, and which axis held the channels; parameters stay."""
+        with ExitStack() as held:
+            for lock in self._locks():
+                held.enter_context(lock)
+            self._start_over()
+            self._forget_layout()
+
+    def flush(self) -> Float32:
+        """Return what is still missing of the stream, in the layout of the last call, and start over."""
+        with ExitStack() as held:
+            for lock in self._locks():
+                held.enter_context(lock)
+            if not self._channels or not self._rate:
+                return np.zeros(0 if self._axes == 1 else (0, 0), np.float32)
+            rest = self._drain(self._rate, DEFAULT_BLOCK_SAMPLES)
+            self._start_over()
+            return self._shaped(rest)
+
+    @abstractmethod
+    def _advance(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+        """Feed the next samples, ``(channels, n)`` with n > 0; return those that are ready."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Clear the state."""
+
+    @abstractmethod
+    def _known_latency(self, sample_rate: int) -> int:
+        """Samples of latency that this effect has at least."""
+
+    def _locks(self) -> list[threading.Lock]:
+        """Everything that a call must hold, in an order that is the same for all threads."""
+        return [self._lock]
+
+    def _run(self, audio: Float32, sample_rate: int, block_samples: int, whole: bool) -> Float32:
+        ready = self._counted(audio, sample_rate, block_samples)
+        if not whole:
+            return ready
+        return np.concatenate([ready, self._drain(sample_rate, block_samples)], axis=1)
+
+    def _counted(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+        self._provided += audio.shape[1]
+        ready = self._advance(audio, sample_rate, block_samples)
+        self._returned += ready.shape[1]
+        return ready
+
+    def _drain(self, sample_rate: int, block_samples: int) -> Float32:
+        """Feed silence until all samples provided so far are back."""
+        missing = self.waiting_samples
+        pieces: list[Float32] = [np.zeros((self._channels, 0), np.float32)]
+        silent = 0
+        # The first portion is what surely must follow: what is missing comes after the whole latency.
+        surely = min(missing, max(0, self._known_latency(sample_rate) - max(0, self._provided - missing)))
+        portion = max(missing, surely)
+        while missing > 0 and silent <= _SILENT_SECONDS * sample_rate:
+            silence = np.zeros((self._channels, portion), np.float32)
+            pieces.append(self._advance(silence, sample_rate, block_samples))
+            got = pieces[-1].shape[1]
+            missing -= got
+            silent = 0 if got else silent + portion
+            portion = missing
+        return np.concatenate(pieces, axis=1)
+
+    def _start_over(self) -> None:
+        self._provided = self._returned = 0
+        self._forget()
+
+    def _forget_layout(self) -> None:
+        self._channels = 0
+        self._axes = 2
+        self._rate = 0
+        self._channels_first: bool | None = None
+
+    def _detect_layout(self, shape: tuple[int, ...]) -> bool:
+        """True if the first axis holds the channels."""
+        found = _channels_first(shape, self._channels)
+        if found is None:
+            found = self._channels_first
+        if found is None:
+            raise LayoutError(
+                f"cannot tell the channels from the samples in an array of shape {shape}; process an array "
+                "that is not square first, or pass one of 1 or 2 axes"
+            )
+        self._channels_first = found
+        return found
+
+    def _shaped(self, audio: Float32) -> Float32:
+        if self._axes == 1:
+            return np.ascontiguousarray(audio[0])
+        return np.ascontiguousarray(audio if self._channels_first else audio.T)
+
+
+def _channels_first(shape: tuple[int, ...], channels: int) -> bool | None:
+    """What the shape and the remembered number of channels (0: none) say; None: nothing."""
+    if len(shape) == 1:
+        return True
+    rows, columns = shape
+    if channels:
+        if rows == columns > 1:
+            return None
+        if rows == channels:
+            return True
+        if columns == channels:
+            return False
+    if rows == 0 < columns:
+        return False
+    if columns == 0 < rows:
+        return True
+    if rows != columns:
+        return rows < columns
+    return True if rows == 1 else None
+
+
+def _check_buffer_size(buffer_size: object) -> int:
+    try:
+        value = operator.index(buffer_size)  # type: ignore[arg-type]
+    except TypeError:
+        value = 0
+    if value < 1:
+        raise BlockSizeError(f"buffer_size must be an integer from 1 and not {buffer_size!r}")
+    return value
+
+
+def _check_array(array: object) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray):
+        raise InputTypeError(f"input_array must be a numpy array and not {type(array).__name__}")
+    if array.dtype.char not in "fd":
+        raise InputTypeError(
+            f"input_array must be float32 or float64 in [-1, 1] and not {array.dtype}; scale integers to that"
+        )
+    if array.ndim not in (1, 2):
+        raise LayoutError(f"input_array must have 1 or 2 axes and not {array.ndim}")
+    return array

@@ -1,0 +1,73 @@
+"""Exported graphs compute what PyTorch computes, or there is no file."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+
+from restorer import Restorer
+from restorer.errors import ConfigError, ModelError
+from restorer.export import convert
+from restorer.noise import draw_noise
+from restorer.synthesis import synthesize
+from restorer.training import checkpoint
+from restorer.training.signal import restore
+from restorer.training.train import Trainer
+
+
+@pytest.fixture(scope="module")
+def small_checkpoint(small_config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "small.safetensors"
+    trainer = Trainer(small_config)
+    with torch.no_grad():
+        trainer.average.out.conv.weight.mul_(50)
+    trainer.save_generator(path, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_model(small_checkpoint):
+    path = small_checkpoint.with_suffix(".onnx")
+    info = convert.export_checkpoint(small_checkpoint, path, {"licence": "CC0-1.0", "version": "3"})
+    assert info["difference"] < 1e-4
+    return path
+
+
+def test_model_says_what_it_is(small_model, small_config):
+    model = onnx.load(small_model)
+    onnx.checker.check_model(model, full_check=True)
+    card = json.loads({p.key: p.value for p in model.metadata_props}["restorer"])
+    assert card["latency_samples"] == 2047 + 512 * small_config.generator.lookahead_frames
+    assert card["licence"] == "CC0-1.0" and card["version"] == "3"
+    assert card["config"] == json.loads(json.dumps(small_config.to_dict()))
+    names = [value.name for value in model.graph.input]
+    assert names[:2] == ["frames", "z"] and "state_0" in names
+    assert [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim][0] == "batch"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_runtime_equals_pytorch_on_music(small_checkpoint, small_model, channels):
+    audio = synthesize(2.0, 44100, 1, channels)
+    generator, config, _ = checkpoint.load_generator(small_checkpoint)
+    z = torch.from_numpy(draw_noise(7, config.generator.noise_size))
+    expected = restore(generator, audio, z)
+    got = Restorer(small_model, device="cpu")(audio, 44100, seed=7)
+    assert abs(got - expected).max() < 1e-4
+
+
+def test_no_file_is_left_when_parity_fails(small_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "parity", lambda *_: 1e-3)
+    with pytest.raises(ModelError, match="differs from PyTorch"):
+        convert.export_checkpoint(small_checkpoint, tmp_path / "m.onnx", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_existing_model_is_kept(small_checkpoint, small_model):
+    from click.testing import CliRunner
+
+    from restorer.export.export_command import export
+
+    with pytest.raises(ConfigError, match="--overwrite"):
+        CliRunner().invoke(export, [str(small_checkpoint), str(small_model)], catch_exceptions=False)

@@ -1,0 +1,105 @@
+"""Pairs are aligned to the sample, whichever stretch of them is read."""
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("lameenc")
+
+from click.testing import CliRunner
+
+from restorer.synthesis import synthesize
+from restorer.training.mp3 import Coding, Mp3, encode_mp3, round_trip
+from restorer.training.pairs import Pairs, measure_bandwidth
+from restorer.training.prepare_command import prepare
+
+RATE_HZ = 44100
+CODINGS = ["16m", "24m", "32m", "48m", "64m", "96m", "128m", "48j", "64j", "128j"]
+
+
+def residual_lag(reference: np.ndarray, test: np.ndarray) -> float:
+    """Delay of `test` in samples, to a fraction: the slope of the cross-spectrum's phase below 4 kHz."""
+    spectrum = np.fft.rfft(test) * np.conj(np.fft.rfft(reference))
+    frequency = np.fft.rfftfreq(len(reference)) * 2 * np.pi
+    correlation = np.fft.irfft(spectrum)
+    whole = int(np.argmax(correlation))
+    whole -= len(reference) if whole > len(reference) // 2 else 0
+    spectrum = spectrum * np.exp(1j * frequency * whole)
+    low = slice(1, int(len(reference) * 4000 / RATE_HZ))
+    weight = np.abs(spectrum[low])
+    angle = np.angle(spectrum[low])
+    slope = (weight * frequency[low] * angle).sum() / (weight * frequency[low] ** 2).sum()
+    return whole - slope
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_pairs_have_no_residual_lag(pairs_dir, coding):
+    pairs = Pairs(pairs_dir, "train")
+    original, coded = pairs.excerpt(pairs.songs[0], coding, RATE_HZ, 4 * RATE_HZ, channel=0)
+    assert original.shape == coded.shape == (4 * RATE_HZ,)
+    assert abs(residual_lag(original, coded)) < 0.05
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_any_stretch_decodes_as_the_whole(coding):
+    audio = synthesize(5.0, RATE_HZ, 3, 2)
+    mp3 = Mp3.index(encode_mp3(audio, Coding.parse(coding)))
+    whole = mp3.decode(0, audio.shape[1])
+    for start, samples in ((0, 3000), (50_001, 44_100), (123_457, 30_000), (200_000, 40_000)):
+        piece = mp3.decode(start, samples)
+        inside = whole[:, start : start + samples]
+        np.testing.assert_allclose(piece[:, : inside.shape[1]], inside, atol=2e-5)
+    assert not mp3.decode(10 * RATE_HZ, 100).any()
+
+
+def test_stereo_keeps_two_channels_and_mono_one():
+    audio = synthesize(1.0, RATE_HZ, 0, 2)
+    assert round_trip(audio, Coding(64, True)).shape == audio.shape
+    assert round_trip(audio, Coding(64, False)).shape == (1, audio.shape[1])
+
+
+def test_draws_repeat_and_are_loud_enough(pairs_dir):
+    pairs, again = Pairs(pairs_dir, "train"), Pairs(pairs_dir, "train")
+    for index in range(6):
+        first, second = pairs.draw(index, 20_000, 5), again.draw(index, 20_000, 5)
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_array_equal(first[1], second[1])
+        assert 10 ** (-15.1 / 20) < np.abs(first[0]).max() <= 1.001
+    assert not np.array_equal(pairs.draw(0, 20_000, 5)[0], pairs.draw(1, 20_000, 5)[0])
+
+
+def test_splits_follow_the_manifest_and_prepare_resumes(music_dir, pairs_dir):
+    before = {path: path.stat().st_mtime_ns for path in pairs_dir.rglob("*.mp3")}
+    for split in ("train", "valid", "test"):
+        assert len(Pairs(pairs_dir, split).songs) == 1
+    arguments = [str(music_dir), str(pairs_dir), "--kbps", "16", "32", "--joint-kbps", "64"]
+    result = CliRunner().invoke(prepare, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert before == {path: path.stat().st_mtime_ns for path in pairs_dir.rglob("*.mp3")}
+
+
+def test_an_unfinished_song_is_made_again(music_dir, tmp_path):
+    arguments = [str(music_dir), str(tmp_path), "--kbps", "32"]
+    assert CliRunner().invoke(prepare, arguments).exit_code == 0
+    victim = next(tmp_path.glob("*/song.json")).parent
+    (victim / "song.json").unlink()
+    (victim / "32m.mp3").write_bytes(b"half")
+    assert CliRunner().invoke(prepare, arguments).exit_code == 0
+    assert (victim / "song.json").exists() and (victim / "32m.mp3").stat().st_size > 1000
+
+
+def test_a_broken_song_is_skipped_and_named(tmp_path):
+    music = tmp_path / "music"
+    music.mkdir()
+    (music / "bad.flac").write_bytes(b"this is no music")
+    soundfile.write(music / "good.wav", synthesize(1.0, RATE_HZ, 0, 1).T, RATE_HZ)
+    result = CliRunner().invoke(prepare, [str(music), str(tmp_path / "pairs"), "--kbps", "32"])
+    assert result.exit_code == 0 and "bad.flac" in result.output
+    assert len(list((tmp_path / "pairs").glob("*/song.json"))) == 1
+
+
+def test_bandwidth_is_found():
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft(rng.standard_normal(4 * RATE_HZ))
+    spectrum[4 * 9000 :] = 0
+    assert abs(measure_bandwidth(np.fft.irfft(spectrum)[None] * 0.1) - 9000) < 200

@@ -1,0 +1,189 @@
+"""Training really runs: losses fall, the critic joins, runs resume exactly, faults stop with a line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from click.testing import CliRunner
+
+from restorer.errors import ConfigError, ModelError, RestorerError
+from restorer.training import checkpoint
+from restorer.training.config import Config
+from restorer.training.critic import Critic, critic_loss
+from restorer.training.losses import LossConfig, profile_loss, reconstruction, survival
+from restorer.training.pairs import Pairs
+from restorer.training.train import Excerpts, Trainer, train
+
+
+def batch(pairs_dir, config, index=0):
+    excerpts = Excerpts(Pairs(pairs_dir, "train"), config, 0)
+    count = config.schedule.batch
+    return torch.utils.data.default_collate([excerpts[index * count + i] for i in range(count)])
+
+
+def test_reconstruction_learns(pairs_dir, small_config):
+    schedule = replace(small_config.schedule, steps=60, adversarial_from=60, warmup_steps=5, learning_rate=3e-3)
+    trainer = Trainer(replace(small_config, schedule=schedule))
+    data = batch(pairs_dir, trainer.config)
+    losses = [trainer.step(*data) for _ in range(40)]
+    assert losses[-1]["log_magnitude"] < 0.9 * losses[0]["log_magnitude"]
+    assert losses[-1]["loss"] < losses[0]["loss"]
+
+
+def test_critic_joins_and_both_move(pairs_dir, small_config):
+    trainer = Trainer(small_config)
+    before = [p.clone() for p in trainer.critic.parameters()]
+    for index in range(5):
+        terms = trainer.step(*batch(pairs_dir, small_config, index))
+        assert ("critic" in terms) == (index >= small_config.schedule.adversarial_from)
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.critic.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["hinge", "wgan"])
+def test_critic_learns_to_tell(small_config, kind):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        critic = Critic(small_config.critic)
+        optimiser = torch.optim.Adam(critic.parameters(), 2e-3)
+        coded = torch.randn(4, 2, 12, 1025) * 3
+        real, fake = coded + torch.randn_like(coded), coded * 0.5
+        for _ in range(25):
+            optimiser.zero_grad()
+            loss = critic_loss(critic, real, fake, coded, kind, 10.0, 1e-3)
+            loss.backward()
+            optimiser.step()
+        assert torch.isfinite(loss)
+        assert critic(real, coded)[0].mean() > critic(fake, coded)[0].mean()
+        assert critic(real, coded)[0].shape == (4, 12)
+
+
+def test_critic_groups_meet_only_in_the_output(small_config):
+    critic = Critic(small_config.critic)
+    frames = torch.randn(1, 2, 8, 1025)
+    critic.groups[0](torch.cat([frames, frames], 1)[..., :1024])[-1].sum().backward()
+    assert all(p.grad is None for p in critic.groups[1].parameters())
+    assert any(p.grad is not None for p in critic.groups[0].parameters())
+
+
+def test_resumed_run_equals_an_uninterrupted_one(pairs_dir, small_config, tmp_path):
+    whole, broken = Trainer(small_config), Trainer(small_config)
+    for index in range(5):
+        expected = whole.step(*batch(pairs_dir, small_config, index))
+    for index in range(2):
+        broken.step(*batch(pairs_dir, small_config, index))
+    broken.save(tmp_path / "state.safetensors")
+    resumed = Trainer(small_config)
+    resumed.resume(tmp_path / "state.safetensors")
+    for index in range(2, 5):
+        got = resumed.step(*batch(pairs_dir, small_config, index))
+    assert got == pytest.approx(expected, rel=1e-4)
+    for a, b in zip(whole.generator.parameters(), resumed.generator.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_loop_saves_validates_and_stops_at_the_last_step(pairs_dir, small_config, tmp_path):
+    trainer, seen, validated = Trainer(small_config), [], []
+    pairs = Pairs(pairs_dir, "train")
+    train(trainer, pairs, tmp_path, lambda t: validated.append(t.step_number), lambda s, _: seen.append(s))
+    assert seen == [1, 2, 3, 4, 5, 6] and validated == [6]
+    assert checkpoint.load(tmp_path / "state.safetensors")[2]["step"] == 6
+
+
+def test_interrupt_saves_a_resumable_run(pairs_dir, small_config, tmp_path):
+    def report(step, _):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Trainer(small_config), Pairs(pairs_dir, "train"), tmp_path, lambda _: None, report)
+    resumed = Trainer(small_config)
+    resumed.resume(tmp_path / "state.safetensors")
+    assert resumed.step_number == 2
+
+
+def test_divergence_stops_with_a_line(pairs_dir, small_config):
+    trainer = Trainer(small_config)
+    with torch.no_grad():
+        trainer.generator.out.conv.weight.fill_(float("nan"))
+    with pytest.raises(RestorerError, match="diverged at step 0"):
+        trainer.step(*batch(pairs_dir, small_config))
+
+
+def test_command_trains_and_resumes(pairs_dir, small_config, tmp_path):
+    from restorer.training.train_command import train_command
+
+    def table(name):
+        values = small_config.to_dict()[name]
+        return f"[{name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items())
+
+    config = tmp_path / "small.toml"
+    config.write_text('name = "small"\n' + "\n".join(map(table, ("generator", "critic", "loss", "schedule", "data"))))
+    run = tmp_path / "run"
+    arguments = [str(config), "--pairs", str(pairs_dir), "--out", str(run)]
+    result = CliRunner().invoke(train_command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    generator, loaded, _ = checkpoint.load_generator(run / "best.safetensors")
+    assert loaded == small_config and generator.config == small_config.generator
+    row = json.loads((run / "metrics.jsonl").read_text())
+    assert row["32m"]["lsd_mp3"] > 0 and row["step"] == 6
+    assert list((run / "previews").glob("*.png")) and list((run / "tensorboard").iterdir())
+    with pytest.raises(ConfigError, match="already holds a run"):
+        CliRunner().invoke(train_command, arguments, catch_exceptions=False)
+
+
+def test_config_errors_name_the_known_keys(tmp_path):
+    path = tmp_path / "c.toml"
+    for text, words in (
+        ("[schedule]\nstep = 3", "unknown key 'step'; known are .*steps"),
+        ('[schedule]\nsteps = "many"', "'steps' must be int and not 'many'"),
+        ("[generator]\ndilations = 3", "'dilations' must be"),
+        ("name = ", "not valid TOML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            Config.load(path)
+
+
+def test_shipped_configs_load():
+    from importlib.resources import files
+
+    configs = [p for p in files("restorer.training").joinpath("configs").iterdir() if p.name.endswith(".toml")]
+    assert configs
+    for path in configs:
+        Config.load(str(path))
+
+
+def test_foreign_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(ModelError, match="no checkpoint"):
+        checkpoint.load(path)
+    torch.save({"a": torch.zeros(3)}, path)  # a pickle
+    with pytest.raises(ModelError, match="not a readable safetensors"):
+        checkpoint.load(path)
+
+
+def test_losses_are_zero_for_the_original_and_survival_knows_the_cut():
+    from restorer.training.signal import analyse
+
+    audio = torch.randn(2, 2048 * 8, generator=torch.Generator().manual_seed(0)) * 0.1
+    band = torch.tensor([20000.0, 20000.0])
+    assert all(float(v) < 1e-6 for v in reconstruction(audio, audio, band, LossConfig()).values())
+    assert all(float(v) > 0.1 for v in reconstruction(audio * 0.5, audio, band, LossConfig()).values())
+    frames = analyse(audio)
+    cut = frames.clone()
+    cut[..., 400:] = 0
+    kept = survival(frames, cut)
+    assert kept[..., :380].mean() > 0.95 and kept[..., 420:].max() == 0
+
+
+def test_profile_loss_falls_as_takes_part():
+    draw = torch.Generator().manual_seed(0)
+    original = torch.randn(2, 2, 10, 1025, generator=draw)
+    first = torch.randn(2, 2, 10, 1025, generator=draw)
+    z1, z2 = torch.randn(2, 2, 8, generator=draw)
+    lost = torch.zeros(2, 1, 10, 1025)
+    values = [float(profile_loss(first, first * (1 + d), z1, z2, original, lost)) for d in (0.0, 0.05, 0.3, 1.0)]
+    assert values == sorted(values, reverse=True) and values[-1] < 0.2 * values[0]

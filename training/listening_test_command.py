@@ -1,0 +1,181 @@
+"""`restorer listening-test`: builds a listening test as one web page, and analyses the answers."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from restorer.demo_command import write_whole
+from restorer.errors import ConfigError, RestorerError
+from restorer.training.evaluation_data import find_music, find_pairs
+from restorer.training.listening_analysis import analyse, load_key, load_results, to_markdown, to_record
+from restorer.training.listening_page import SAMPLE_RATE, assemble, choose_places, make_versions
+from restorer.training.prepare_command import MONO_KBPS
+
+LARGE_BYTES = 50_000_000
+
+
+class Bitrates(click.Command):
+    """A command whose --kbps takes several integers in a row, and then leaves the next word alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        previous = False  # is the word before this one a value of --kbps?
+        for word, before in zip(args, ["", *args], strict=False):
+            following = previous and word.isdigit()
+            spread += ["--kbps", word] if following else [word]
+            previous = before == "--kbps" or following
+        return super().parse_args(ctx, spread)
+
+
+@click.group("listening-test")
+def listening_test() -> None:
+    """Ask listeners how good it sounds (paper 3.4.5 and 4.2.2)."""
+
+
+@listening_test.command("build", cls=Bitrates, context_settings={"show_default": True})
+@click.argument("out", metavar="OUT.html", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--music",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of music, coded with LAME here.",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --music: CSV with the columns file, split; default: MUSIC/MANIFEST.csv if there.",
+)
+@click.option(
+    "--pairs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Instead of --music: a folder made by restorer prepare.",
+)
+@click.option(
+    "--split",
+    default="test",
+    type=click.Choice(["train", "valid", "test", "all"]),
+    help="Which songs to take.",
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="ONNX model; without it the bundled one.",
+)
+@click.option(
+    "--kbps",
+    multiple=True,
+    type=int,
+    help="Mono bitrates in kbit/s, several in a row.  [default: 16 32 64]",
+)
+@click.option(
+    "--excerpts", default=5, type=click.IntRange(1, 100), help="Excerpts, of different songs if possible."
+)
+@click.option("--seconds", default=8.0, type=click.FloatRange(1.5, 30), help="Length of an excerpt.")
+@click.option(
+    "--seed", default=0, type=click.IntRange(0), help="Decides the excerpts and the restored takes."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the files of an earlier test.")
+def build(
+    out: Path,
+    music: Path | None,
+    manifest: Path | None,
+    pairs: Path | None,
+    split: str,
+    model: Path | None,
+    kbps: tuple[int, ...],
+    excerpts: int,
+    seconds: float,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Make a listening test in OUT.html, and its key in OUT.key.json.
+
+    The page holds every excerpt as the original, as mono MP3 at each bitrate and as one random take restored
+    from each, unlabelled. It works without a server and contacts nobody: give it to listeners in any way, and
+    have them send back the file that it saves. Keep the key to yourself; `analyse` needs it.
+    """
+    kbps = tuple(dict.fromkeys(kbps)) or (16, 32, 64)
+    for value in kbps:
+        if value not in MONO_KBPS:
+            raise ConfigError(f"kbps must be one of {list(MONO_KBPS)} and not {value}")
+    if (music is None) == (pairs is None):
+        raise ConfigError("give either --music or --pairs, and not both")
+    if manifest is not None and music is None:
+        raise ConfigError("--manifest goes with --music; a pairs folder knows its splits")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"OUT must end in .html and not '{out.suffix}'")
+    key_path = out.with_suffix(".key.json")
+    if not out.parent.is_dir():
+        raise RestorerError(f"there is no folder '{out.parent}'; make it first")
+    for path in (out, key_path):
+        if path.exists() and not overwrite:
+            raise RestorerError(f"{path} exists already; name another file or pass --overwrite")
+    codings = [f"{value}m" for value in kbps]
+    if music is not None:
+        pieces = find_music(music, manifest, split, codings)
+    else:
+        pieces = find_pairs(pairs or Path(), split, codings)
+
+    from restorer import Restorer
+
+    restorer = Restorer(model)
+    if restorer.sample_rate != SAMPLE_RATE:
+        raise ConfigError(f"the model must work at {SAMPLE_RATE} Hz and not {restorer.sample_rate}")
+    whole = [piece for piece in pieces if set(codings) <= set(piece.codings)]
+    places = choose_places(whole, excerpts, seconds, seed)
+    count = len(places) * (1 + 2 * len(kbps))
+    versions = []
+    with click.progressbar(length=count, label="Versions", file=sys.stderr) as bar:
+        for version in make_versions(places, kbps, restorer, seed):
+            versions.append(version)
+            bar.update(1)
+    info = restorer.model_info
+    facts = {
+        "seed": seed,
+        "split": split,
+        "seconds": seconds,
+        "model": {"name": info.name, "version": info.version},
+    }
+    page, key = assemble(versions, places, facts)
+    # The key first: a page without its key would waste its listeners' time.
+    write_whole(key_path, json.dumps(key, indent=1).encode())
+    write_whole(out, page)
+    click.echo(
+        f"{out}: {count} excerpts of {seconds:g} s to rate ({count * seconds / 60:.1f} min), "
+        f"{len(page) / 1e6:.1f} MB"
+    )
+    click.echo(f"{key_path}: which is which; keep it from the listeners")
+    clipped = sum(version.clipped_samples > 0 for version in versions)
+    if clipped:
+        click.echo(
+            f"Note: {clipped} of {count} versions had samples beyond full scale, now limited; see the key",
+            err=True,
+        )
+    if len(page) > LARGE_BYTES:
+        click.echo(
+            "Note: the page is large for e-mail and phones; --excerpts and --seconds make it smaller",
+            err=True,
+        )
+
+
+@listening_test.command("analyse")
+@click.argument("key", metavar="KEY.json", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "results",
+    metavar="RESULT.json...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object (null where a test is not defined)."
+)
+def analyse_command(key: Path, results: tuple[Path, ...], as_json: bool) -> None:
+    """Print mean opinion scores and t-tests of the files that listeners sent back.
+
+    KEY.json is what build wrote beside the page. The tables are Markdown.
+    """
+    table = load_key(key)
+    analysis = analyse(table, load_results(results, table))
+    click.echo(json.dumps(to_record(analysis), indent=2) if as_json else to_markdown(analysis))
