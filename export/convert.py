@@ -118,17 +118,13 @@ def parity(generator: Generator, path: Path, seconds: float = 1.5) -> float:
     generator = generator.to(memory_format=torch.contiguous_format)
     rng = np.random.default_rng(1)
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    chord = sum(
-        np.sin(2 * np.pi * 220 * k * time[None] + rng.uniform(0, 6, (2, 1))) / k for k in range(1, 20)
-    )
+    chord = sum(np.sin(2 * np.pi * 220 * k * time[None] + rng.uniform(0, 6, (2, 1))) / k for k in range(1, 20))
     audio = (0.15 * chord + 0.02 * rng.standard_normal((2, len(time)))).astype(np.float32)
     frames = analyse(torch.from_numpy(audio))
     silence = torch.zeros(2, 2, generator.context_frames, WINDOW // 2 + 1)
     after = torch.zeros(2, 2, generator.config.lookahead_frames, WINDOW // 2 + 1)
     whole = torch.cat([silence, frames, after], dim=2)
-    noise = torch.randn(1, generator.config.noise_size, generator=torch.Generator().manual_seed(1)).expand(
-        2, -1
-    )
+    noise = torch.randn(1, generator.config.noise_size, generator=torch.Generator().manual_seed(1)).expand(2, -1)
     with torch.no_grad():
         (expected, *_) = generator(whole, noise if generator.config.noise_size else None)
 

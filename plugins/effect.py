@@ -6,7 +6,8 @@ Measured against pedalboard 0.9.26, whose latency plug-in answers the same calls
 import operator
 import threading
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,14 @@ class Effect(ABC):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._forget_layout()
+        # Channels and sample rate of the stream that the state belongs to.
+        self._format: tuple[int, int] | None = None
         self._provided = 0
         self._returned = 0
+        # The layout of the latest call.
+        self._channels = 0
+        self._axes = 2
+        self._channels_first: bool | None = None
 
     @property
     def is_effect(self) -> bool:
@@ -97,41 +103,37 @@ class Effect(ABC):
         """
         block_samples = _check_buffer_size(buffer_size)
         array = _check_array(input_array)
-        with ExitStack() as held:
-            for lock in self._locks():
-                held.enter_context(lock)
+        with self._held():
             channels_first = self._detect_layout(array.shape)
             self._axes = array.ndim
             with np.errstate(over="ignore", invalid="ignore"):
                 audio = np.asarray(array, np.float32)
             audio = audio.reshape(1, -1) if array.ndim == 1 else audio if channels_first else audio.T
-            if audio.shape[0]:
-                self._channels = audio.shape[0]
-            if reset:
-                self._start_over()
+            self._channels = audio.shape[0] or self._channels
             if audio.size == 0:
+                if reset:
+                    self._start_over()
                 return np.zeros(array.shape, np.float32)
-            _, self._rate = check_format(1, sample_rate)
-            return self._shaped(self._run(np.ascontiguousarray(audio), self._rate, block_samples, reset))
+            before, self._format = self._format, check_format(audio.shape[0], sample_rate)
+            audio = np.ascontiguousarray(audio)
+            if reset:
+                return self._shaped(self._run_whole(audio, block_samples))
+            if before not in (None, self._format):
+                self._start_over()
+            return self._shaped(self._run_next(audio, block_samples))
 
     __call__ = process
 
     def reset(self) -> None:
         """Forget the signal, and which axis held the channels; parameters stay."""
-        with ExitStack() as held:
-            for lock in self._locks():
-                held.enter_context(lock)
+        with self._held():
             self._start_over()
-            self._forget_layout()
+            self._channels, self._channels_first = 0, None
 
     def flush(self) -> Float32:
         """Return what is still missing of the stream, in the layout of the last call, and start over."""
-        with ExitStack() as held:
-            for lock in self._locks():
-                held.enter_context(lock)
-            if not self._channels or not self._rate:
-                return np.zeros(0 if self._axes == 1 else (0, 0), np.float32)
-            rest = self._drain(self._rate, DEFAULT_BLOCK_SAMPLES)
+        with self._held():
+            rest = self._drain(DEFAULT_BLOCK_SAMPLES)
             self._start_over()
             return self._shaped(rest)
 
@@ -145,54 +147,50 @@ class Effect(ABC):
 
     @abstractmethod
     def _known_latency(self, sample_rate: int) -> int:
-        """Samples of latency that this effect has at least."""
+        """Samples of latency that there are at least."""
 
-    def _locks(self) -> list[threading.Lock]:
-        """Everything that a call must hold, in an order that is the same for all threads."""
-        return [self._lock]
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other threads out."""
+        with self._lock:
+            yield
 
-    def _run(self, audio: Float32, sample_rate: int, block_samples: int, whole: bool) -> Float32:
-        ready = self._counted(audio, sample_rate, block_samples)
-        if not whole:
-            return ready
-        return np.concatenate([ready, self._drain(sample_rate, block_samples)], axis=1)
+    def _run_whole(self, audio: Float32, block_samples: int) -> Float32:
+        """One shot: as many samples back as were given."""
+        self._start_over()
+        ready = self._run_next(audio, block_samples)
+        return np.concatenate([ready, self._drain(block_samples)], axis=1)
 
-    def _counted(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+    def _run_next(self, audio: Float32, block_samples: int) -> Float32:
+        """The next samples of the stream, counted."""
+        assert self._format is not None
+        ready = self._advance(audio, self._format[1], block_samples)
         self._provided += audio.shape[1]
-        ready = self._advance(audio, sample_rate, block_samples)
         self._returned += ready.shape[1]
         return ready
 
-    def _drain(self, sample_rate: int, block_samples: int) -> Float32:
-        """Feed silence until all samples provided so far are back."""
-        missing = self.waiting_samples
-        pieces: list[Float32] = [np.zeros((self._channels, 0), np.float32)]
-        silent = 0
-        # The first portion is what surely must follow: what is missing comes after the whole latency.
-        surely = min(missing, max(0, self._known_latency(sample_rate) - max(0, self._provided - missing)))
-        portion = max(missing, surely)
+    def _drain(self, block_samples: int) -> Float32:
+        """Feed silence until all that was given is back."""
+        channels, sample_rate = self._format or (self._channels, 0)
+        pieces: list[Float32] = [np.zeros((channels, 0), np.float32)]
+        missing, silent = self.waiting_samples, 0
+        portion = self._known_latency(sample_rate) if missing else 0
         while missing > 0 and silent <= _SILENT_SECONDS * sample_rate:
-            silence = np.zeros((self._channels, portion), np.float32)
-            pieces.append(self._advance(silence, sample_rate, block_samples))
-            got = pieces[-1].shape[1]
-            missing -= got
-            silent = 0 if got else silent + portion
-            portion = missing
+            silence = np.zeros((channels, portion or missing), np.float32)
+            ready = self._advance(silence, sample_rate, block_samples)
+            silent = 0 if ready.shape[1] else silent + silence.shape[1]
+            missing, portion = missing - ready.shape[1], 0
+            pieces.append(ready)
+        self._returned = self._provided - missing
         return np.concatenate(pieces, axis=1)
 
     def _start_over(self) -> None:
         self._provided = self._returned = 0
         self._forget()
 
-    def _forget_layout(self) -> None:
-        self._channels = 0
-        self._axes = 2
-        self._rate = 0
-        self._channels_first: bool | None = None
-
     def _detect_layout(self, shape: tuple[int, ...]) -> bool:
         """True if the first axis holds the channels."""
-        found = _channels_first(shape, self._channels)
+        found = _read_layout(shape, self._channels)
         if found is None:
             found = self._channels_first
         if found is None:
@@ -205,11 +203,11 @@ class Effect(ABC):
 
     def _shaped(self, audio: Float32) -> Float32:
         if self._axes == 1:
-            return np.ascontiguousarray(audio[0])
-        return np.ascontiguousarray(audio if self._channels_first else audio.T)
+            return np.array(audio.reshape(-1))
+        return np.array(audio.T if self._channels_first is False else audio, order="C")
 
 
-def _channels_first(shape: tuple[int, ...], channels: int) -> bool | None:
+def _read_layout(shape: tuple[int, ...], channels: int) -> bool | None:
     """What the shape and the remembered number of channels (0: none) say; None: nothing."""
     if len(shape) == 1:
         return True

@@ -87,9 +87,7 @@ class StreamResampler:
             margin = math.ceil(2 * self.source_rate / self.target_rate) + 1
             due = resampled_length(self._received, self.source_rate, self.target_rate) - self._returned
             rest = np.ascontiguousarray(
-                self._resample(self._stream, np.zeros((self.channels, margin), np.float32), last=True)[
-                    :, :due
-                ]
+                self._resample(self._stream, np.zeros((self.channels, margin), np.float32), last=True)[:, :due]
             )
         self.reset()
         return rest
@@ -150,9 +148,7 @@ class AudioReader:
         self.warnings += [f"{self.path}: {line}" for line in view.damage]
         promised, there = _chunk_bytes(self._file.extra_info)
         if promised > there + 1:
-            self.warnings.append(
-                f"{self.path}: the file is truncated; {there} of {promised} bytes of audio are there"
-            )
+            self.warnings.append(f"{self.path}: the file is truncated; {there} of {promised} bytes of audio are there")
         self.channels: int = self._file.channels
         self.source_rate: int = self._file.samplerate
         self.sample_rate = sample_rate or self.source_rate
@@ -262,8 +258,7 @@ class AudioReader:
             raise AudioFileError(f"{self.path} holds no audio: its length is 0 samples")
         if not MIN_RATE_HZ <= self.source_rate <= MAX_RATE_HZ:
             raise AudioFileError(
-                f"{self.path} has a sample rate of {self.source_rate} Hz; "
-                f"allowed are {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz"
+                f"{self.path} has a sample rate of {self.source_rate} Hz; allowed are {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz"
             )
         if self.channels > MAX_CHANNELS:
             raise AudioFileError(f"{self.path} has {self.channels} channels; allowed are 1 to {MAX_CHANNELS}")

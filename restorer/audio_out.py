@@ -59,9 +59,7 @@ def check_target(
         raise AudioFileError(f"{target} is the input itself; choose another name, the input is never changed")
     _check_free(target, overwrite)
     if not target.parent.is_dir():
-        raise AudioFileError(
-            f"cannot write {target}: the folder {target.parent} does not exist; make it first"
-        )
+        raise AudioFileError(f"cannot write {target}: the folder {target.parent} does not exist; make it first")
     probe = _temporary_path(target)
     try:
         probe.open("xb").close()
@@ -78,8 +76,7 @@ def choose_format(target: Path, subtype: str | None) -> tuple[str, str]:
     suffix = target.suffix.lower()
     if suffix not in _FORMATS:
         raise AudioFileError(
-            f"cannot write {target}: unsupported extension {suffix or '(none)'!r}; "
-            f"allowed are {', '.join(_FORMATS)}"
+            f"cannot write {target}: unsupported extension {suffix or '(none)'!r}; allowed are {', '.join(_FORMATS)}"
         )
     name, subtypes = _FORMATS[suffix]
     if subtype is None:
@@ -155,18 +152,14 @@ class AudioWriter:
             )
         except soundfile.LibsndfileError as error:
             self._discard()
-            raise self._failure(
-                error, f"{sample_rate} Hz with {channels} channels is not possible"
-            ) from error
+            raise self._failure(error, f"{sample_rate} Hz with {channels} channels is not possible") from error
 
     def write(self, block: np.ndarray) -> None:
         """Append a block, ``(channels, n)`` float32."""
         if block.ndim != 2 or block.shape[0] != self.channels:
             raise ValueError(f"block must have shape ({self.channels}, samples) and not {block.shape}")
         if not np.isfinite(block).all():
-            raise AudioFileError(
-                f"cannot write {self.path}: a sample after {self._seconds()} is NaN or infinite"
-            )
+            raise AudioFileError(f"cannot write {self.path}: a sample after {self._seconds()} is NaN or infinite")
         if self._format == "WAV" and self._end_bytes(block.shape[1]) > _WAV_LIMIT_BYTES:
             raise AudioFileError(f"cannot write {self.path}: a WAV file ends at 4 GiB; write .flac")
         try:
@@ -234,11 +227,7 @@ class AudioWriter:
     def _failure(self, error: BaseException | None, otherwise: str) -> AudioFileError:
         """Name the reason: the system's, where there is one."""
         system = self._sink.error or (error if isinstance(error, OSError) else None)
-        return (
-            _write_error(self.path, system)
-            if system
-            else AudioFileError(f"cannot write {self.path}: {otherwise}")
-        )
+        return _write_error(self.path, system) if system else AudioFileError(f"cannot write {self.path}: {otherwise}")
 
 
 class _Sink(io.RawIOBase):

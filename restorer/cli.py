@@ -26,9 +26,7 @@ class Entry:
 
 COMMANDS = {
     "restore": Entry("restorer.restore_command", "restore", "Restore an audio file.", "cpu"),
-    "demo": Entry(
-        "restorer.demo_command", "demo", "Make a short MP3, restore it and show the result.", "cpu"
-    ),
+    "demo": Entry("restorer.demo_command", "demo", "Make a short MP3, restore it and show the result.", "cpu"),
     "metrics": Entry("restorer.metrics.command", "metrics", "Measure one audio file against another.", "cpu"),
     "prepare": Entry(
         "restorer.training.prepare_command",
@@ -37,12 +35,11 @@ COMMANDS = {
         "train",
     ),
     "train": Entry("restorer.training.train_command", "train_command", "Train a model.", "train"),
-    "evaluate": Entry(
-        "restorer.training.evaluate_command", "evaluate", "Measure a model on held-out pairs.", "train"
+    "evaluate": Entry("restorer.training.evaluate_command", "evaluate", "Measure a model on held-out pairs.", "train"),
+    "listening-test": Entry(
+        "restorer.training.listening_test_command", "listening_test", "Build and analyse a listening test.", "mp3"
     ),
-    "export": Entry(
-        "restorer.export.export_command", "export", "Turn a checkpoint into an ONNX model.", "export"
-    ),
+    "export": Entry("restorer.export.export_command", "export", "Turn a checkpoint into an ONNX model.", "export"),
 }
 
 

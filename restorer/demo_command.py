@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from restorer.errors import AudioFileError, ConfigError
+from restorer.lame import encode_mp3
 
 SAMPLE_RATE = 44100
 BITRATE_KBPS = 32
@@ -18,9 +18,7 @@ NAMES = ("original.wav", "compressed.mp3", "restored.wav", "spectrograms.png")
 
 @click.command("demo")
 @click.argument("out_dir", default="restorer-demo", type=click.Path(file_okay=False, path_type=Path))
-@click.option(
-    "--seed", default=BUNDLED_SEED, show_default=True, type=click.IntRange(0), help="Which piece of music."
-)
+@click.option("--seed", default=BUNDLED_SEED, show_default=True, type=click.IntRange(0), help="Which piece of music.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier demo.")
 def demo(out_dir: Path, seed: int, device: str, overwrite: bool) -> None:
@@ -37,7 +35,7 @@ def demo(out_dir: Path, seed: int, device: str, overwrite: bool) -> None:
     from restorer import Restorer
     from restorer.audio_in import read_audio
     from restorer.audio_out import AudioWriter
-    from restorer.metrics import lsd
+    from restorer.metrics import align, lsd
     from restorer.pictures import draw_spectrograms
     from restorer.synthesis import synthesize
 
@@ -55,7 +53,7 @@ def demo(out_dir: Path, seed: int, device: str, overwrite: bool) -> None:
 
     decoded, _ = read_audio(mp3_path, SAMPLE_RATE)
     restored, _ = read_audio(restored_path, SAMPLE_RATE)
-    lag = find_lag(original, decoded)
+    lag = align(original, decoded, SAMPLE_RATE).lag_samples
     samples = original.shape[1]
     decoded, restored = shift(decoded, lag, samples), shift(restored, lag, samples)
     panels = [("Original", original), (f"MP3 at {BITRATE_KBPS} kbit/s", decoded), ("Restored", restored)]
@@ -90,27 +88,6 @@ def mp3_of_piece(original: NDArray[np.float32], seed: int) -> bytes:
         return files("restorer").joinpath("data/demo_32k.mp3").read_bytes()
 
 
-def encode_mp3(audio: NDArray[np.float32], sample_rate: int, bitrate_kbps: int) -> bytes:
-    """MP3 data by LAME at a constant bitrate and LAME's choice of coded rate; two channels as joint stereo.
-
-    4096 zeros follow the audio, so that a decoder's delay cuts nothing off. There is no LAME tag: decoded
-    audio comes 1105 samples late at the coded rate.
-
-    Shape: `audio` is (channels, samples). Raises ImportError without lameenc.
-    """
-    import lameenc
-
-    encoder = lameenc.Encoder()
-    encoder.silence()
-    encoder.set_bit_rate(bitrate_kbps)
-    encoder.set_in_sample_rate(sample_rate)
-    encoder.set_channels(len(audio))
-    encoder.set_quality(2)
-    padded = np.pad(np.clip(audio, -1.0, 1.0), ((0, 0), (0, 4096)))
-    integers = np.rint(padded * 32767.0).astype("<i2")
-    return bytes(encoder.encode(integers.T.tobytes())) + bytes(encoder.flush())
-
-
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file beside its place and renames it, so that it is there in full or not at all."""
     partial = path.with_name(f".{path.name}.partial")
@@ -119,17 +96,6 @@ def write_whole(path: Path, data: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def find_lag(reference: NDArray[np.float32], test: NDArray[np.float32], most_samples: int = 8192) -> int:
-    """How many samples `test` comes after `reference`: the peak of their correlation, within `most_samples`.
-
-    Shape: both (channels, samples); the lengths may differ.
-    """
-    correlation = signal.correlate(test.mean(axis=0), reference.mean(axis=0), mode="full", method="fft")
-    lags = signal.correlation_lags(test.shape[1], reference.shape[1], mode="full")
-    near = np.abs(lags) <= most_samples
-    return int(lags[near][np.argmax(correlation[near])])
 
 
 def shift(audio: NDArray[np.float32], lag: int, samples: int) -> NDArray[np.float32]:

@@ -45,9 +45,7 @@ def gate(time: Samples, attack_seconds: float, release_seconds: float) -> Sample
 def band(low_hz: float, high_hz: float, sample_rate: int) -> Samples:
     """Second-order sections of a band-pass kept inside the band that `sample_rate` can carry."""
     top = 0.49 * sample_rate
-    return signal.butter(
-        2, (min(low_hz, 0.5 * top), min(high_hz, top)), "bandpass", fs=sample_rate, output="sos"
-    )
+    return signal.butter(2, (min(low_hz, 0.5 * top), min(high_hz, top)), "bandpass", fs=sample_rate, output="sos")
 
 
 def noise(rng: Generator, size: int, low_hz: float, high_hz: float, sample_rate: int) -> Samples:

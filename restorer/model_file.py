@@ -114,9 +114,7 @@ class ModelInfo:
         for name, (kind, smallest) in _RULES.items():
             value = values[name]
             if not (_is_integer(value) if kind is int else isinstance(value, kind)):
-                raise ModelError(
-                    f"{source}: metadata {name} must be of type {kind.__name__} and not {value!r}"
-                )
+                raise ModelError(f"{source}: metadata {name} must be of type {kind.__name__} and not {value!r}")
             if kind is int and value < smallest:
                 raise ModelError(f"{source}: metadata {name} must be at least {smallest} and not {value!r}")
         known = {name: values[name] for name in cls.__dataclass_fields__}
@@ -224,36 +222,26 @@ class Model:
         info, batch, time = self.info, 2, 3
         frames = np.zeros((batch, 2, time, info.bins), np.float32)
         try:
-            restored, states = self.run(
-                frames, np.zeros((batch, info.noise_size), np.float32), self.zero_states(batch)
-            )
+            restored, states = self.run(frames, np.zeros((batch, info.noise_size), np.float32), self.zero_states(batch))
         except Exception as error:
             raise ModelError(f"{self.source}: does not run: {_one_line(error)}") from error
         if restored.shape != frames.shape:
-            raise ModelError(
-                f"{self.source}: restored has shape {restored.shape} for frames of {frames.shape}"
-            )
+            raise ModelError(f"{self.source}: restored has shape {restored.shape} for frames of {frames.shape}")
         for name, shape, state in zip(self._state_names, self.state_shapes, states, strict=True):
             if state.shape != (batch, *shape):
-                raise ModelError(
-                    f"{self.source}: next_{name} has shape {state.shape} and must have {(batch, *shape)}"
-                )
+                raise ModelError(f"{self.source}: next_{name} has shape {state.shape} and must have {(batch, *shape)}")
 
 
 def _read(path: str | os.PathLike[str] | None) -> tuple[bytes, str]:
     if path is None:
         bundled = importlib.resources.files("restorer") / "weights" / "compact.onnx"
         if not bundled.is_file():
-            raise ModelError(
-                "the bundled model weights/compact.onnx is missing; reinstall restorer or give a model"
-            )
+            raise ModelError("the bundled model weights/compact.onnx is missing; reinstall restorer or give a model")
         return bundled.read_bytes(), "compact.onnx"
     file = Path(path)
     if not file.is_file():
         problem = "is no file" if file.exists() else "does not exist"
-        raise ModelError(
-            f"model {file}: {problem}; give the path of an ONNX model, or none for the bundled one"
-        )
+        raise ModelError(f"model {file}: {problem}; give the path of an ONNX model, or none for the bundled one")
     try:
         return file.read_bytes(), str(file)
     except OSError as error:
@@ -346,22 +334,16 @@ def _check_graph(session: Any, info: ModelInfo, source: str) -> tuple[tuple[int,
     for name in names:
         batch, *rest = inputs[name].shape or [0]
         if isinstance(batch, int) or not all(isinstance(size, int) for size in rest):
-            raise ModelError(
-                f"{source}: {name} has shape {inputs[name].shape} and may be dynamic in batch alone"
-            )
+            raise ModelError(f"{source}: {name} has shape {inputs[name].shape} and may be dynamic in batch alone")
         shapes.append(tuple(rest))
     return tuple(shapes)
 
 
 def _compare(kind: str, wanted: set[str], found: set[str], source: str) -> None:
     if missing := sorted(wanted - found):
-        raise ModelError(
-            f"{source}: the graph misses the {kind} {', '.join(missing)}; export the model again"
-        )
+        raise ModelError(f"{source}: the graph misses the {kind} {', '.join(missing)}; export the model again")
     if extra := sorted(found - wanted):
-        raise ModelError(
-            f"{source}: the graph has an unknown {kind} {', '.join(extra)}; export the model again"
-        )
+        raise ModelError(f"{source}: the graph has an unknown {kind} {', '.join(extra)}; export the model again")
 
 
 def _one_line(error: BaseException) -> str:

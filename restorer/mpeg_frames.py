@@ -175,8 +175,7 @@ class _Walk:
             if size and following > self._end:
                 self.end_is_lost = True
                 self.damage.append(
-                    "the file is truncated: it ends in the middle of a frame, "
-                    f"{self._seconds():.2f} s can be decoded"
+                    f"the file is truncated: it ends in the middle of a frame, {self._seconds():.2f} s can be decoded"
                 )
             elif any(self._window.read(position, min(self._end - position, 65536))):
                 self._report(position, self._end)
@@ -199,9 +198,7 @@ class _Walk:
             # Only where the data begins is kept: the decoder keeps no more of the past than a frame asks for.
             begin = self._window.read(side, 2) if mpeg1 else self._window.read(side, 1)
             muted = bytes([begin[0], begin[1] & 0x80]) if mpeg1 else begin
-            self.pieces.append(
-                self._window.read(position, side - position) + muted.ljust(self._side_bytes, b"\0")
-            )
+            self.pieces.append(self._window.read(position, side - position) + muted.ljust(self._side_bytes, b"\0"))
             self._keep(side + self._side_bytes, position + size)
             self.frames += 1
             available = min(available + position + size - side - self._side_bytes, _RESERVOIR_BYTES)
@@ -244,9 +241,7 @@ class _Walk:
         kbps = _BITRATES_KBPS[version == 3][header >> 12 & 15]
         if not kbps:
             return 0
-        return (144_000 if version == 3 else 72_000) * kbps // _RATES_HZ[version][rate_index] + (
-            header >> 9 & 1
-        )
+        return (144_000 if version == 3 else 72_000) * kbps // _RATES_HZ[version][rate_index] + (header >> 9 & 1)
 
     def _keep(self, start: int, end: int) -> None:
         if end > start:
@@ -254,8 +249,7 @@ class _Walk:
 
     def _report(self, start: int, end: int) -> None:
         self.damage.append(
-            f"the file is damaged: {end - start} bytes at {self._seconds():.2f} s "
-            "are not audio and were skipped"
+            f"the file is damaged: {end - start} bytes at {self._seconds():.2f} s are not audio and were skipped"
         )
 
     def _seconds(self) -> float:
@@ -317,9 +311,7 @@ class _View(io.RawIOBase):
         self._pieces = pieces
         self._starts = [0]
         for piece in pieces:
-            self._starts.append(
-                self._starts[-1] + (len(piece) if isinstance(piece, bytes) else piece[1] - piece[0])
-            )
+            self._starts.append(self._starts[-1] + (len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]))
         self._position = 0
         self._file = path.open("rb")
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which restoration to make."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which restoration to make.")
 @click.option(
     "--candidates",
     type=click.IntRange(min=1),

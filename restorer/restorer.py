@@ -91,9 +91,7 @@ class Restorer:
         """Where the model really runs: "cpu" or "cuda"."""
         return self._model.device
 
-    def __call__(
-        self, audio: NDArray[np.floating[Any]], sample_rate: int, seed: int = 0, mix: float = 1.0
-    ) -> Float32:
+    def __call__(self, audio: NDArray[np.floating[Any]], sample_rate: int, seed: int = 0, mix: float = 1.0) -> Float32:
         """Restore a whole signal.
 
         Parameters
@@ -200,9 +198,7 @@ class Restorer:
                     progress(written, written)
         warnings = [*reader.warnings, *writer.warnings]
         if stream.replaced_samples:
-            warnings.append(
-                f"{source}: {stream.replaced_samples} impossible samples were replaced by silence"
-            )
+            warnings.append(f"{source}: {stream.replaced_samples} impossible samples were replaced by silence")
         elapsed = time.perf_counter() - started
         seconds = written / self.sample_rate
         _log.info("%s: %.1f s restored in %.1f s", target, seconds, elapsed)
@@ -221,9 +217,7 @@ class Restorer:
         audio = check_audio(audio)
         channels = 1 if audio.ndim == 1 else audio.shape[0]
         if audio.ndim == 2 and channels > 8 >= audio.shape[1]:
-            raise RestorerError(
-                f"audio must have shape (channels, samples) and not {audio.shape}; pass audio.T"
-            )
+            raise RestorerError(f"audio must have shape (channels, samples) and not {audio.shape}; pass audio.T")
         check_format(channels, sample_rate)
         bad = audio.size - int(np.count_nonzero(np.isfinite(audio)))
         if bad:
@@ -232,9 +226,7 @@ class Restorer:
             )
         return audio
 
-    def _restore(
-        self, audio: NDArray[Any], sample_rate: int, seeds: list[int] | range, mix: float
-    ) -> Float32:
+    def _restore(self, audio: NDArray[Any], sample_rate: int, seeds: list[int] | range, mix: float) -> Float32:
         """Feed a stream block by block into one array, ``(seeds, channels, samples)``."""
         audio = audio.reshape(1, -1) if audio.ndim == 1 else audio
         channels, samples = audio.shape

@@ -67,6 +67,16 @@ def check_audio(audio: object) -> NDArray[Any]:
     return audio
 
 
+def replace_damage(block: NDArray[Any]) -> tuple[Float32, int]:
+    """The samples as float32, with 0 for each that is NaN, infinite or beyond 120 dB over full scale.
+
+    Returns the samples and how many were replaced.
+    """
+    bad = ~(np.abs(block) <= _LARGEST_SAMPLE)
+    count = int(np.count_nonzero(bad))
+    return (np.where(bad, 0, block) if count else block).astype(np.float32, copy=False), count
+
+
 class Stream:
     """Restores one signal in blocks of any length.
 
@@ -99,9 +109,9 @@ class Stream:
         self._one_take = not isinstance(seeds, Sequence)
         seeds = seeds if isinstance(seeds, Sequence) else [seeds]
         self._takes = len(seeds)
-        self._noise = np.stack([draw_noise(seed, info.noise_size) for seed in seeds])
         batch = self._takes * self.channels
-        self._z = np.repeat(self._noise, self.channels, axis=0)
+        self._rested: States | None
+        self._set_noise(seeds)
         self._step_frames = max(1, min(_FRAMES_PER_CHANNEL, _FRAMES_PER_CALL // batch))
         self._analysis = Analysis(self.channels, info.window_samples, info.hop_samples)
         self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
@@ -110,7 +120,6 @@ class Stream:
             if self.sample_rate == info.sample_rate
             else StreamResampler(self.channels, self.sample_rate, info.sample_rate)
         )
-        self._rested: States | None = None
         self.reset()
 
     @property
@@ -129,6 +138,16 @@ class Stream:
     @mix.setter
     def mix(self, mix: float) -> None:
         self._mix = check_mix(mix)
+
+    def change_seed(self, seed: int) -> None:
+        """Go on with another seed (of a stream that has one), from the next frame on.
+
+        The windows of the frames overlap, so this is a fade as long as a window and no click; once the
+        generator's context has passed, the output is that of a stream with this seed from its start.
+        """
+        if not self._one_take:
+            raise ConfigError(f"the seed of a stream of {self._takes} seeds cannot be changed; start another")
+        self._set_noise([seed])
 
     def reset(self) -> None:
         """Forget the signal; the next block starts a new one with the same seed."""
@@ -175,7 +194,8 @@ class Stream:
                 f"block must have shape ({self.channels}, samples) for this stream and not {block.shape}"
             )
         self._flat = flat
-        block = self._clean(block.reshape(self.channels, -1))
+        block, replaced = replace_damage(block.reshape(self.channels, -1))
+        self.replaced_samples += replaced
         if self._resampler:
             block = self._resampler.process(block)
         return self._shaped(self._advance(block))
@@ -195,6 +215,11 @@ class Stream:
         empty = np.zeros((self._takes, self.channels, 0), np.float32)
         return self._shaped(np.concatenate([empty, *pieces], axis=2))
 
+    def _set_noise(self, seeds: Sequence[int]) -> None:
+        self._noise = np.stack([draw_noise(seed, self._model.info.noise_size) for seed in seeds])
+        self._z = np.repeat(self._noise, self.channels, axis=0)
+        self._rested = None
+
     def _rest(self) -> States:
         """The states after `warmup_frames` of silence; all channels of a take are alike."""
         info = self._model.info
@@ -204,14 +229,6 @@ class Stream:
             silence = np.zeros((self._takes, 2, frames, info.bins), np.float32)
             _, states = self._model.run(silence, self._noise, states)
         return self._model.repeat_states(states, self.channels)
-
-    def _clean(self, block: NDArray[Any]) -> Float32:
-        bad = ~(np.abs(block) <= _LARGEST_SAMPLE)
-        count = int(np.count_nonzero(bad))
-        if count:
-            self.replaced_samples += count
-            block = np.where(bad, 0, block)
-        return block.astype(np.float32, copy=False)
 
     def _advance(self, block: Float32) -> Float32:
         """Run samples at the model's rate through; ``(takes, channels, ready samples)``."""

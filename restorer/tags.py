@@ -207,9 +207,7 @@ def _write(path: Path, tags: _Tags) -> None:
             file.clear_pictures()
             for picture in tags.pictures:
                 if len(picture.data) > _MAX_FLAC_PICTURE_BYTES:
-                    tags.warnings.append(
-                        "a cover picture above 16 MB does not fit into FLAC and was left out"
-                    )
+                    tags.warnings.append("a cover picture above 16 MB does not fit into FLAC and was left out")
                 else:
                     file.add_picture(picture)
         elif tags.pictures:
@@ -239,9 +237,7 @@ def _fill_id3(frames: Any, tags: _Tags) -> None:
         # ID3 tells pictures apart by their description: make sure that none replaces another.
         taken = any(other.desc == picture.desc for other in tags.pictures[:index])
         desc = f"{picture.desc} {index + 1}".strip() if taken else picture.desc
-        frames.add(
-            id3.APIC(encoding=3, mime=picture.mime, type=int(picture.type), desc=desc, data=picture.data)
-        )
+        frames.add(id3.APIC(encoding=3, mime=picture.mime, type=int(picture.type), desc=desc, data=picture.data))
 
 
 def _describe_image(picture: Picture) -> None:

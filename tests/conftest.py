@@ -59,7 +59,14 @@ def small_config():
         ),
         critic=CriticConfig(front_maps=4, stack_maps=6, dilations=(1, 2)),
         schedule=ScheduleConfig(
-            steps=6, adversarial_from=3, critic_warmup=1, batch=2, frames=24, workers=0, warmup_steps=2, bf16=False
+            steps=6,
+            adversarial_from=3,
+            critic_warmup=1,
+            batch=2,
+            frames=24,
+            workers=0,
+            warmup_steps=2,
+            bf16=False,
         ),
         data=DataConfig(valid_codings=("32m",), valid_every=6, valid_songs=1, checkpoint_minutes=100.0),
     )

@@ -44,7 +44,7 @@ def test_model_says_what_it_is(small_model, small_config):
     assert card["config"] == json.loads(json.dumps(small_config.to_dict()))
     names = [value.name for value in model.graph.input]
     assert names[:2] == ["frames", "z"] and "state_0" in names
-    assert [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim][0] == "batch"
+    assert next(d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim) == "batch"
 
 
 @pytest.mark.parametrize("channels", [1, 2])

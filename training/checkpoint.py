@@ -20,9 +20,7 @@ def save(path: Path, tensors: dict[str, Tensor], config: Config, extra: dict[str
     """Write tensors, config and bookkeeping to a temporary file, then rename it into place."""
     metadata = {"restorer": json.dumps({"config": config.to_dict(), **extra})}
     temporary = path.with_suffix(".part")
-    save_file(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata
-    )
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
     temporary.replace(path)
 
 
@@ -70,11 +68,7 @@ def optimiser_tensors(module: nn.Module, optimiser: torch.optim.Optimizer) -> di
 def restore_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
     """Put back what `optimiser_tensors` flattened."""
     for name, parameter in module.named_parameters():
-        state = {
-            key.rsplit("/", 1)[1]: value.clone()
-            for key, value in flat.items()
-            if key.rsplit("/", 1)[0] == name
-        }
+        state = {key.rsplit("/", 1)[1]: value.clone() for key, value in flat.items() if key.rsplit("/", 1)[0] == name}
         if state:
             optimiser.state[parameter] = state
 

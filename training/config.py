@@ -119,7 +119,7 @@ def _choose(hint: Any, value: Any, where: str) -> Any:
     if len(sections) == 1 or not isinstance(value, dict) or "kind" not in value:
         return sections[0]
     kinds = {member.kind: member for member in sections}
-    if value["kind"] not in kinds.keys():
+    if value["kind"] not in kinds:
         raise ConfigError(f"{where}: 'kind' must be one of {', '.join(kinds)} and not {value['kind']!r}")
     return kinds[value["kind"]]
 

@@ -64,9 +64,7 @@ class Critic(nn.Module):
 
     def forward(self, candidate: Tensor, coded: Tensor) -> tuple[Tensor, list[Tensor]]:
         views = torch.cat([candidate, coded], dim=1)[..., :BINS] * 0.25
-        roots = [
-            (pair.square().square().sum(1, keepdim=True) + 1e-6).pow(0.25) for pair in views.split(2, dim=1)
-        ]
+        roots = [(pair.square().square().sum(1, keepdim=True) + 1e-6).pow(0.25) for pair in views.split(2, dim=1)]
         first = self.groups[0](views)
         second = self.groups[1](torch.cat(roots, dim=1))
         scores = self.output(torch.cat([first[-1], second[-1]], dim=1))
@@ -88,9 +86,4 @@ def critic_loss(
     between = (mix * real + (1 - mix) * fake).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between, coded)[0].mean(dim=1).sum(), between, create_graph=True)
     excess = gradient.flatten(1).norm(dim=1) * real.shape[2] ** 0.5 - 1
-    return (
-        fake_score.mean()
-        - real_score.mean()
-        + penalty * excess.square().mean()
-        + drift * real_score.square().mean()
-    )
+    return fake_score.mean() - real_score.mean() + penalty * excess.square().mean() + drift * real_score.square().mean()

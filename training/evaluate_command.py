@@ -8,6 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+from tqdm import tqdm
+
+from restorer.errors import ConfigError, RestorerError
+from restorer.metrics import DEFAULT_METRICS, METRICS
+from restorer.model_file import import_onnxruntime
 from restorer.training.evaluation import (
     ModelFile,
     Results,
@@ -21,11 +26,6 @@ from restorer.training.evaluation_data import SHORTEST_SECONDS, find_music, find
 from restorer.training.evaluation_figures import draw_figures
 from restorer.training.evaluation_summary import collect, summarise, write_summary
 from restorer.training.prepare_command import MONO_KBPS, ManyValues
-from tqdm import tqdm
-
-from restorer.errors import ConfigError, RestorerError
-from restorer.metrics import DEFAULT_METRICS, METRICS
-from restorer.model_file import import_onnxruntime
 
 DEFAULT_KBPS = (16, 24, 32, 48, 64, 96, 128)
 DEFAULT_JOINT_KBPS = (64, 128)
@@ -67,9 +67,7 @@ class EvaluateCommand(ManyValues):
     help="Joint-stereo bitrates, several in a row; default "
     f"{' '.join(map(str, DEFAULT_JOINT_KBPS))}, none where --kbps is given.",
 )
-@click.option(
-    "--takes", default=1, type=click.IntRange(1), help="Restorations of each excerpt, seeds 0, 1, ..."
-)
+@click.option("--takes", default=1, type=click.IntRange(1), help="Restorations of each excerpt, seeds 0, 1, ...")
 @click.option("--seconds", default=6.0, type=click.FloatRange(1.5, 60), help="Length of an excerpt.")
 @click.option("--excerpts-per-song", default=1, type=click.IntRange(1), help="Spread evenly over each song.")
 @click.option("--metrics", default=",".join(DEFAULT_METRICS), help=f"Any of {','.join(METRICS)}.")
@@ -82,9 +80,7 @@ class EvaluateCommand(ManyValues):
 @click.option("--threads", default=1, type=click.IntRange(1), help="CPU threads of each job's model.")
 @click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option("--figures/--no-figures", default=True, help="Draw the paper's figures 3, 4 and 5.")
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where results go."
-)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where results go.")
 def evaluate(
     music: Path | None,
     pairs: Path | None,
@@ -114,9 +110,7 @@ def evaluate(
     codings, default_codings = _codings(kbps, joint_kbps)
     if pairs is not None and music is None:
         if normalise or manifest:
-            raise ConfigError(
-                "--normalise and --manifest go with --music: the MP3s of --pairs are coded already"
-            )
+            raise ConfigError("--normalise and --manifest go with --music: the MP3s of --pairs are coded already")
         data, pieces = pairs, find_pairs(pairs, split, codings, skip_absent=default_codings)
     elif music is not None and pairs is None:
         data, pieces = music, find_music(music, manifest, split, codings)

@@ -1,15 +1,16 @@
 """Measure models on many excerpts: in parallel, and so that an interrupted evaluation goes on.
 
 Every number is one row of OUT/results.jsonl, keyed by (system, song, excerpt, coding, take). A system is
-"mp3", "mp3/0.95" (LAME scales its input by about 0.95; undoing that is the least a model must do) or a model by
-its SHA-256. A joint-stereo coding gives two rows: "64j" with the metrics of both channels, "64j-mix" with those
-of the mean of both.
+"mp3", "mp3/0.95" (LAME scales its input by about 0.95; undoing that is the least a model must do) or a model
+by its SHA-256. A joint-stereo coding gives two rows: "64j" with the metrics of both channels, "64j-mix" with
+those of the mean of both.
 """
 
 import hashlib
 import importlib.resources
 import json
 import math
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from restorer.training.evaluation_data import Excerpt, Float32, Piece, read_excerpt
-from restorer.training.mp3 import SAMPLE_RATE, Coding
 
 from restorer import Restorer
 from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import measure
+from restorer.training.evaluation_data import Excerpt, Float32, Piece, read_excerpt
+from restorer.training.mp3 import SAMPLE_RATE, Coding
 from restorer.transform import Analysis
 
 MP3, MP3_SCALED, ORIGINAL = "mp3", "mp3/0.95", "original"
@@ -96,9 +97,7 @@ def open_models(paths: Sequence[Path | None], device: str) -> tuple[ModelFile, .
     for path in paths:
         info = Restorer(path, device=device, threads=1).model_info
         if info.sample_rate != SAMPLE_RATE:
-            raise ConfigError(
-                f"model {path} works at {info.sample_rate} Hz; only {SAMPLE_RATE} Hz can be evaluated"
-            )
+            raise ConfigError(f"model {path} works at {info.sample_rate} Hz; only {SAMPLE_RATE} Hz can be evaluated")
         bundled = importlib.resources.files("restorer") / "weights" / "compact.onnx"
         sha256 = hashlib.sha256(path.read_bytes() if path else bundled.read_bytes()).hexdigest()
         if sha256 in (model.sha256 for model in models):
@@ -176,9 +175,7 @@ def _renditions(work: Work, excerpt: Excerpt) -> Iterator[tuple[str, int, Float3
             first = takes[0]
             count = min(TAKES_AT_ONCE, takes[-1] - first + 1)
             restorer = open_restorer(model.path, work.device, work.threads)
-            for offset, audio in enumerate(
-                restorer.candidates(excerpt.heard, SAMPLE_RATE, n=count, seed=first)
-            ):
+            for offset, audio in enumerate(restorer.candidates(excerpt.heard, SAMPLE_RATE, n=count, seed=first)):
                 yield model.sha256, first + offset, excerpt.inside(audio)
             takes = [take for take in takes if take >= first + count]
 
@@ -298,7 +295,9 @@ def run(work: Sequence[Work], results: Results, jobs: int) -> Iterator[str | Non
             except RestorerError as error:
                 yield f"{one.piece.path.name}, {one.coding}: {error}"
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    # Ctrl-C reaches the whole group; only the parent answers, and lets the workers finish what they do.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=signal.signal, initargs=ignore)
     try:
         futures = {pool.submit(do_work, one): one for one in work}
         for future in as_completed(futures):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3, encode_mp3
-from restorer.training.pairs import Pairs
-from restorer.training.prepare_command import plan
 
 from restorer.audio_in import AudioReader, read_audio
 from restorer.errors import ConfigError, RestorerError
+from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3, encode_mp3
+from restorer.training.pairs import Pairs
+from restorer.training.prepare_command import plan
 
 BEFORE_SAMPLES = SAMPLE_RATE  # what the model hears ahead of the excerpt, where the song has it
 AFTER_SAMPLES = SAMPLE_RATE // 2  # and behind it: in a song there is always a next moment

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from restorer.pictures import draw_spectrograms
 from restorer.training.evaluation import ORIGINAL, Key, ModelFile, Results, Work, open_restorer
 from restorer.training.evaluation_data import read_excerpt
 from restorer.training.evaluation_summary import LABELS, Choice, describe_coding
 from restorer.training.mp3 import SAMPLE_RATE, Coding
-
-from restorer.pictures import draw_spectrograms
 
 SHOWN_KBPS = 32  # the paper's figures 3 and 5
 SHOWN_SONGS = 3
@@ -45,6 +45,10 @@ def _far_from_shown(name: str) -> tuple[bool, int]:
     return coding.stereo, abs(coding.kbps - SHOWN_KBPS)
 
 
+def _title(coding: str) -> str:
+    return describe_coding(coding).replace(" ", " kbit/s ", 1)
+
+
 def _file_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")
 
@@ -66,9 +70,7 @@ def _figure(path: Path, **settings: Any) -> Iterator[Any]:
         partial.unlink(missing_ok=True)
 
 
-def _draw_spectrograms(
-    folder: Path, work: list[Work], coding: str, models: tuple[ModelFile, ...]
-) -> Iterator[Path]:
+def _draw_spectrograms(folder: Path, work: list[Work], coding: str, models: tuple[ModelFile, ...]) -> Iterator[Path]:
     """Figure 3: original, MP3 and three takes (one of a deterministic model) of a few songs."""
     first = [one for one in work if one.coding == coding and one.excerpt == 0]
     places = np.linspace(0, len(first) - 1, min(SHOWN_SONGS, len(first))).round().astype(int)
@@ -79,7 +81,7 @@ def _draw_spectrograms(
             restorer = open_restorer(model.path, one.device, one.threads)
             count = SHOWN_TAKES if model.noise_size else 1
             takes = restorer.candidates(excerpt.heard, SAMPLE_RATE, n=count)
-            panels = [("Original", excerpt.original), (f"MP3, {describe_coding(coding)}", excerpt.coded)]
+            panels = [("Original", excerpt.original), (f"MP3, {_title(coding)}", excerpt.coded)]
             for index, take in enumerate(takes):
                 title = f"Restored, z {index}" if model.noise_size else "Restored"
                 panels.append((title, excerpt.inside(take)))
@@ -117,7 +119,7 @@ def _draw_violins(path: Path, table: dict[str, list[Choice]], metrics: tuple[str
                     for part in ("cmeans", "cmins", "cmaxes", "cbars"):
                         parts[part].set_color(colours[choice.label])
                         parts[part].set_linewidth(1.0)
-            names = [describe_coding(coding).replace(" ", "\n", 1) for coding in table]
+            names = [describe_coding(coding).replace(" ", "\n").replace(",", "") for coding in table]
             axis.set_xticks(range(len(names)), names, fontsize=7)
             axis.tick_params(axis="y", labelsize=8)
             axis.set_title(LABELS[name], fontsize=10)
@@ -127,10 +129,8 @@ def _draw_violins(path: Path, table: dict[str, list[Choice]], metrics: tuple[str
     return path
 
 
-def _draw_profiles(
-    path: Path, coding: str, choices: list[Choice], results: Results, model: ModelFile
-) -> bool:
-    """Figure 5: for several z, the frequency profiles of up to 50 excerpts, their mean, and the originals' mean.
+def _draw_profiles(path: Path, coding: str, choices: list[Choice], results: Results, model: ModelFile) -> bool:
+    """Figure 5: for several z, the frequency profiles of excerpts, and their mean beside the originals'.
 
     False if the model has no profiles at this coding.
     """
@@ -161,7 +161,7 @@ def _draw_profiles(
                 label="mean of originals",
             )
             z = f", z {take}" if model.noise_size else ""
-            axis.set_title(f"{describe_coding(coding)}{z}, {len(shapes)} excerpts", fontsize=10)
+            axis.set_title(f"{_title(coding)}{z}, {len(shapes)} excerpts", fontsize=10)
             axis.set_xlabel("frequency (kHz)", fontsize=9)
             axis.set_xlim(0, SAMPLE_RATE / 2000)
             axis.tick_params(labelsize=8)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from restorer.training.evaluation import MP3, MP3_SCALED, ORIGINAL, Key, ModelFile, Results, Work
 from restorer.training.evaluation_data import coding_order
 from restorer.training.mp3 import Coding
@@ -50,7 +51,7 @@ class Line:
 
 
 def describe_coding(name: str) -> str:
-    """ "32 mono", "64 joint stereo", "64 joint stereo, mixed"."""
+    """Spell out 32m as "32 mono", 64j as "64 joint stereo", 64j-mix as "64 joint stereo, mixed"."""
     coding = Coding.parse(name.removesuffix("-mix"))
     mode = "joint stereo" if coding.stereo else "mono"
     return f"{coding.kbps} {mode}" + (", mixed" if name.endswith("-mix") else "")
@@ -71,11 +72,11 @@ class Choice:
 
 
 def collect(work: list[Work], results: Results, models: tuple[ModelFile, ...]) -> dict[str, list[Choice]]:
-    """The choices of each coding, of all rows that the work asks for and that were measured; MP3 comes first."""
+    """The choices of each coding, MP3 first, of all rows that the work asks for and that were measured."""
     cells: dict[tuple[str, str], Cell] = {}
     for one in work:
-        for key in one.wanted:
-            if key in results.rows:
+        for key, names in one.wanted.items():
+            if all(name in results.rows.get(key, {}) for name in names):
                 cell = cells.setdefault((key.coding, key.system), {})
                 cell.setdefault((key.song, key.excerpt), []).append(results.rows[key])
     table = {}
@@ -106,7 +107,7 @@ def summarise(table: dict[str, list[Choice]], results: Results, metrics: tuple[s
         for choice in choices:
             takes = max(map(len, choice.cell.values()))
             spread = None
-            if choice.model is not None and takes > 1:
+            if choice.model is not None and takes > 1 and "-mix" not in coding:
                 spread = _spread(coding, choice.model, results, list(choice.cell), takes)
             lines.append(_line(coding, choice, choices[0], metrics, spread))
     return lines
@@ -121,9 +122,7 @@ def _best(values: list[float], name: str) -> float:
     return min(values) if name in LOWER_IS_BETTER else max(values)
 
 
-def _line(
-    coding: str, choice: Choice, mp3: Choice, metrics: tuple[str, ...], spread: dict[str, float] | None
-) -> Line:
+def _line(coding: str, choice: Choice, mp3: Choice, metrics: tuple[str, ...], spread: dict[str, float] | None) -> Line:
     songs = [song for song, _ in choice.cell]
     baseline = Choice("", {excerpt: mp3.cell[excerpt] for excerpt in choice.cell}, _mean)
     estimates = {}
@@ -185,9 +184,7 @@ def write_summary(folder: Path, lines: list[Line], metrics: tuple[str, ...], fac
     markdown = _markdown(lines, metrics, facts)
     _replace(folder / "summary.md", markdown)
     _replace(folder / "summary.csv", _csv(lines, metrics))
-    _replace(
-        folder / "summary.json", json.dumps({**facts, "table": [asdict(line) for line in lines]}, indent=1)
-    )
+    _replace(folder / "summary.json", json.dumps({**facts, "table": [asdict(line) for line in lines]}, indent=1))
     return markdown
 
 

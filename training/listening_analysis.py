@@ -20,9 +20,9 @@ from restorer.training.listening_page import FORMAT_VERSION, KEY_FORMAT, WORDS
 RESULT_FORMAT = "restorer listening-test result"
 CONDITIONS = ("original", "mp3", "restored")
 NOTE = (
-    f"Scale: 1 {WORDS[0]} ... 5 {WORDS[-1]}. t-tests, two-sided, not corrected for their number: Welch's over all "
-    "ratings, and paired over what one listener gave to two versions of one excerpt. Ratings of one listener "
-    "are not independent, so p-values are a guide, as they are in the paper."
+    f"Scale: 1 {WORDS[0]} ... 5 {WORDS[-1]}. t-tests, two-sided, not corrected for their number: Welch's "
+    "over all ratings, and paired over what one listener gave to two versions of one excerpt. One listener's "
+    "ratings are not independent, so p-values are a guide, as they are in the paper."
 )
 
 
@@ -113,9 +113,7 @@ def load_key(path: Path) -> Key:
         }
         return Key(str(fields["test"]), items)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RestorerError(
-            f"'{path}' is damaged: {error!r} in its items; use the file as it was built"
-        ) from error
+        raise RestorerError(f"'{path}' is damaged: {error!r} in its items; use the file as it was built") from error
 
 
 def load_result(path: Path, key: Key) -> Result:
@@ -129,7 +127,7 @@ def load_result(path: Path, key: Key) -> Result:
     test = fields.get("test")
     if test != key.test:
         raise RestorerError(
-            f"'{path}' is of listening test {test!r} and the key of {key.test!r}; use the key of the same page"
+            f"'{path}' is of listening test {test!r} and the key of {key.test!r}; take the key of its page"
         )
     ratings: dict[str, int] = {}
     try:
@@ -137,24 +135,17 @@ def load_result(path: Path, key: Key) -> Result:
         for entry in fields["ratings"]:
             token, rating = entry["id"], entry["rating"]
             if token not in key.items:
-                raise RestorerError(
-                    f"'{path}' rates {token!r}, which is not in this test; ask for the file again"
-                )
+                raise RestorerError(f"'{path}' rates {token!r}, which is not in this test; ask for the file again")
             if token in ratings:
                 raise RestorerError(f"'{path}' rates {token!r} twice; ask for the file again")
             if isinstance(rating, bool) or not isinstance(rating, int) or not 1 <= rating <= 5:
-                raise RestorerError(
-                    f"'{path}' rates {token!r} with {rating!r}; a rating is an integer from 1 to 5"
-                )
+                raise RestorerError(f"'{path}' rates {token!r} with {rating!r}; a rating is an integer from 1 to 5")
             ratings[token] = rating
     except (KeyError, TypeError) as error:
-        raise RestorerError(
-            f"'{path}' is damaged: {error!r} in its ratings; ask for the file again"
-        ) from error
+        raise RestorerError(f"'{path}' is damaged: {error!r} in its ratings; ask for the file again") from error
     if len(ratings) < len(key.items):
         raise RestorerError(
-            f"'{path}' rates {len(ratings)} of {len(key.items)} excerpts; "
-            "ask the listener to finish and to save again"
+            f"'{path}' rates {len(ratings)} of {len(key.items)} excerpts; ask the listener to finish and to save again"
         )
     return Result(listener, ratings)
 

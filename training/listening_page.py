@@ -61,9 +61,9 @@ class Version:
 
 
 def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int) -> list[Place]:
-    """Choose `count` excerpts among those `restorer evaluate` measures, of different songs while there are any.
+    """Choose `count` excerpts among those `restorer evaluate` measures, each of another song.
 
-    Where there are fewer songs, each has as many excerpts as needed, spread evenly as by --excerpts-per-song.
+    The X
 
     Raises
     ------
@@ -73,12 +73,12 @@ def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int
     long_enough = [piece for piece in pieces if piece.samples >= round(seconds * SAMPLE_RATE)]
     order = [long_enough[index] for index in rng.permutation(len(long_enough))]
     places: list[Place] = []
-    most = max((piece.excerpts(count, seconds) for piece in order), default=0)
-    for per_song in range(-(-count // max(1, len(order))), most + 1):
+    most = max((_fitting(piece, count, seconds) for piece in order), default=0)
+    for per_song in range(min(most, -(-count // max(1, len(order)))), most + 1):
         places = []
         for number in range(per_song):
             for piece in order:
-                share = piece.excerpts(per_song, seconds)
+                share = _fitting(piece, per_song, seconds)
                 if number < share and len(places) < count:
                     place = Place(piece, *piece.bounds(number, share, seconds))
                     if _is_audible(place):
@@ -86,9 +86,15 @@ def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int
         if len(places) == count:
             return places
     raise RestorerError(
-        f"found only {len(places)} of {count} excerpts of {seconds:g} s that are not silent in {len(pieces)} songs; "
-        "ask for fewer or shorter ones (--excerpts, --seconds) or give more music"
+        f"found only {len(places)} of {count} excerpts of {seconds:g} s with sound in them, in "
+        f"{len(pieces)} songs; ask for fewer or shorter ones (--excerpts, --seconds) or give more music"
     )
+
+
+def _fitting(piece: Piece, most: int, seconds: float) -> int:
+    """How many excerpts of a song stay clear of each other where `Piece.bounds` puts them, up to `most`."""
+    samples = round(seconds * SAMPLE_RATE)
+    return max(1, min(most, (piece.samples - samples) // samples))
 
 
 def _is_audible(place: Place) -> bool:
@@ -97,9 +103,7 @@ def _is_audible(place: Place) -> bool:
     return float(np.sqrt(np.mean(np.square(original, dtype=np.float64)))) >= QUIETEST_RMS
 
 
-def make_versions(
-    places: Sequence[Place], kbps: Sequence[int], restore: Restores, seed: int
-) -> Iterator[Version]:
+def make_versions(places: Sequence[Place], kbps: Sequence[int], restore: Restores, seed: int) -> Iterator[Version]:
     """Every excerpt as original, as mono MP3 at each bitrate, and as one random take restored from each.
 
     No version is made louder or softer; samples beyond full scale are limited, as players do, and counted.
@@ -116,9 +120,7 @@ def make_versions(
             yield _version("restored", rate, index, take, excerpt.inside(restored))
 
 
-def _version(
-    condition: str, kbps: int | None, excerpt: int, take_seed: int | None, audio: Float32
-) -> Version:
+def _version(condition: str, kbps: int | None, excerpt: int, take_seed: int | None, audio: Float32) -> Version:
     """Fade the ends of (samples,) audio and round it to 16 bits."""
     faded = audio.astype(np.float64)
     clipped = int(np.count_nonzero(np.abs(faded) > 1))
@@ -151,9 +153,7 @@ def assemble(
         "format_version": FORMAT_VERSION,
         "test": test_id,
         **facts,
-        "excerpts": [
-            {"song": place.piece.id, "start_seconds": place.start / SAMPLE_RATE} for place in places
-        ],
+        "excerpts": [{"song": place.piece.id, "start_seconds": place.start / SAMPLE_RATE} for place in places],
         "items": {
             token: {name: getattr(version, name) for name in KEY_FIELDS}
             for token, version in sorted(tokens.items(), key=lambda item: item[0])

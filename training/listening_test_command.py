@@ -11,22 +11,9 @@ from restorer.errors import ConfigError, RestorerError
 from restorer.training.evaluation_data import find_music, find_pairs
 from restorer.training.listening_analysis import analyse, load_key, load_results, to_markdown, to_record
 from restorer.training.listening_page import SAMPLE_RATE, assemble, choose_places, make_versions
-from restorer.training.prepare_command import MONO_KBPS
+from restorer.training.prepare_command import MONO_KBPS, ManyValues
 
 LARGE_BYTES = 50_000_000
-
-
-class Bitrates(click.Command):
-    """A command whose --kbps takes several integers in a row, and then leaves the next word alone."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread: list[str] = []
-        previous = False  # is the word before this one a value of --kbps?
-        for word, before in zip(args, ["", *args], strict=False):
-            following = previous and word.isdigit()
-            spread += ["--kbps", word] if following else [word]
-            previous = before == "--kbps" or following
-        return super().parse_args(ctx, spread)
 
 
 @click.group("listening-test")
@@ -34,7 +21,7 @@ def listening_test() -> None:
     """Ask listeners how good it sounds (paper 3.4.5 and 4.2.2)."""
 
 
-@listening_test.command("build", cls=Bitrates, context_settings={"show_default": True})
+@listening_test.command("build", cls=ManyValues, context_settings={"show_default": True})
 @click.argument("out", metavar="OUT.html", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--music",
@@ -68,13 +55,9 @@ def listening_test() -> None:
     type=int,
     help="Mono bitrates in kbit/s, several in a row.  [default: 16 32 64]",
 )
-@click.option(
-    "--excerpts", default=5, type=click.IntRange(1, 100), help="Excerpts, of different songs if possible."
-)
+@click.option("--excerpts", default=5, type=click.IntRange(1, 100), help="Excerpts, of different songs if possible.")
 @click.option("--seconds", default=8.0, type=click.FloatRange(1.5, 30), help="Length of an excerpt.")
-@click.option(
-    "--seed", default=0, type=click.IntRange(0), help="Decides the excerpts and the restored takes."
-)
+@click.option("--seed", default=0, type=click.IntRange(0), help="Decides the excerpts and the restored takes.")
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier test.")
 def build(
     out: Path,
@@ -142,8 +125,7 @@ def build(
     write_whole(key_path, json.dumps(key, indent=1).encode())
     write_whole(out, page)
     click.echo(
-        f"{out}: {count} excerpts of {seconds:g} s to rate ({count * seconds / 60:.1f} min), "
-        f"{len(page) / 1e6:.1f} MB"
+        f"{out}: {count} excerpts of {seconds:g} s to rate ({count * seconds / 60:.1f} min), {len(page) / 1e6:.1f} MB"
     )
     click.echo(f"{key_path}: which is which; keep it from the listeners")
     clipped = sum(version.clipped_samples > 0 for version in versions)
@@ -168,9 +150,7 @@ def build(
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object (null where a test is not defined)."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (null where a test is not defined).")
 def analyse_command(key: Path, results: tuple[Path, ...], as_json: bool) -> None:
     """Print mean opinion scores and t-tests of the files that listeners sent back.
 

@@ -9,10 +9,9 @@ from torch.nn import functional
 
 from restorer.training.signal import hann
 
-POWER_FLOOR = (
-    1e-3  # in the scale of an un-normalised 2048 STFT of audio in [-1, 1], as in the log-spectral distance
-)
+POWER_FLOOR = 1e-3  # in the scale of an un-normalised 2048 STFT of audio in [-1, 1], as in the log-spectral distance
 RATE_HZ = 44100
+MASKED = 0.05  # share of a band's energy that an error there may have before it is heard, about -13 dB
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,9 @@ class LossConfig:
 
     magnitude: float = 2.0  # L1 of square-rooted magnitudes, several windows
     log_magnitude: float = 0.25  # L1 of log power, several windows: what the log-spectral distance sees
-    bands: float = (
-        0.3  # L1 of log power pooled over bands and time: the right energy, whatever the fine structure
-    )
-    survived: float = (
-        2.0  # L1 of signed-square-root frames where the MP3 still has the signal: anchors the phase
-    )
+    bands: float = 0.3  # L1 of log power pooled over bands and time: the right energy, whatever the fine structure
+    noise_to_mask: float = 0.2  # log of magnitude error over what the original masks, per band, as in PEAQ's NMR
+    survived: float = 2.0  # L1 of signed-square-root frames where the MP3 still has the signal: anchors the phase
     profile: float = 0.01  # theta of eq. 3
     adversarial: float = 0.05
     feature_matching: float = 0.2
@@ -75,27 +71,25 @@ def reconstruction(
     restored: Tensor, original: Tensor, bandwidth_hz: Tensor, config: LossConfig
 ) -> dict[str, Tensor]:
     """Compare waveforms (B, samples) by their spectrograms at several resolutions."""
-    totals = {
-        "magnitude": restored.new_zeros(()),
-        "log_magnitude": restored.new_zeros(()),
-        "bands": restored.new_zeros(()),
-    }
+    names = ("magnitude", "log_magnitude", "bands", "noise_to_mask")
+    totals = {name: restored.new_zeros(()) for name in names}
     for window in config.windows:
         p, q = magnitudes(restored, window), magnitudes(original, window)
         weight = below(bandwidth_hz, window // 2 + 1)
         norm = weight.mean()
-        root = ((p + 1e-5).pow(0.25) - (q + 1e-5).pow(0.25)).abs() * weight
+        p_root, q_root = (p + 1e-5).pow(0.25), (q + 1e-5).pow(0.25)
         log = ((p + POWER_FLOOR).log() - (q + POWER_FLOOR).log()).abs() * weight
-        totals["magnitude"] = totals["magnitude"] + root.mean() / norm
-        totals["log_magnitude"] = totals["log_magnitude"] + log.mean() / norm
+        totals["magnitude"] += ((p_root - q_root).abs() * weight).mean() / norm
+        totals["log_magnitude"] += log.mean() / norm
         matrix = band_matrix(window, config.bands_per_window)
+        inside = (weight[:, 0] @ matrix > 0.9).float()[:, None]
+        error = (p_root.square() - q_root.square()).square() @ matrix
+        masked = MASKED * (q @ matrix) + POWER_FLOOR
+        totals["noise_to_mask"] += ((1 + error / masked).log() * inside).mean() / inside.mean()
         frames = max(1, 2048 // window)
-        pooled = []
-        for power in (p, q):
-            banded = (power @ matrix).transpose(1, 2)
-            pooled.append((functional.avg_pool1d(banded, frames) + POWER_FLOOR).log())
-        inside = (weight[:, 0] @ matrix > 0.9).float()[:, :, None]
-        totals["bands"] = totals["bands"] + ((pooled[0] - pooled[1]).abs() * inside).mean() / inside.mean()
+        pooled = [functional.avg_pool1d((power @ matrix).mT, frames) + POWER_FLOOR for power in (p, q)]
+        bands = (pooled[0].log() - pooled[1].log()).abs() * inside.mT
+        totals["bands"] += bands.mean() / inside.mean()
     return {name: total / len(config.windows) for name, total in totals.items()}
 
 
@@ -104,9 +98,7 @@ def survived_loss(restored: Tensor, original: Tensor, kept: Tensor) -> Tensor:
     return ((restored - original).abs() * kept).mean() / kept.mean().clamp(min=1e-3)
 
 
-def profile_loss(
-    first: Tensor, second: Tensor, z1: Tensor, z2: Tensor, original: Tensor, kept: Tensor
-) -> Tensor:
+def profile_loss(first: Tensor, second: Tensor, z1: Tensor, z2: Tensor, original: Tensor, kept: Tensor) -> Tensor:
     """Eq. 3 of the paper without theta: large while noise does not change frequency and rhythm profiles.
 
     Two deviations, for training without a settled critic: only what the MP3 lost counts (noise must not touch
@@ -116,9 +108,7 @@ def profile_loss(
     Shape: first, second, original (B, 2, T, 1025) frames; z1, z2 (B, noise_size); kept (B, 1, T, 1025).
     """
     lost = 1 - kept[:, 0]
-    first, second, original = (
-        (frames.pow(4).sum(1) + 1e-6).sqrt() * lost for frames in (first, second, original)
-    )
+    first, second, original = ((frames.pow(4).sum(1) + 1e-6).sqrt() * lost for frames in (first, second, original))
     scale = original.mean(dim=(1, 2), keepdim=True) + 1e-3
     difference = (first - second) / scale
     frequency = difference.mean(dim=1).abs().add(1e-6).pow(1.3).mean(dim=1)

@@ -47,14 +47,16 @@ class Song:
 
 
 class Pairs:
-    """Random access to aligned (original, MP3) excerpts of a folder made by `restorer prepare`."""
+    """Random access to aligned (original, MP3) excerpts of a folder made by `restorer prepare`.
 
-    def __init__(self, folder: str | Path, split: str):
+    `quick` is for training: see `Mp3.decode`.
+    """
+
+    def __init__(self, folder: str | Path, split: str, quick: bool = False):
+        self.quick = quick
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise RestorerError(
-                f"no pairs folder at '{folder}'; make one with: restorer prepare MUSIC_DIR {folder}"
-            )
+            raise RestorerError(f"no pairs folder at '{folder}'; make one with: restorer prepare MUSIC_DIR {folder}")
         found = sorted(self.folder.glob("*/song.json"))
         self.songs = [song for song in map(Song.read, (path.parent for path in found)) if song.split == split]
         if not self.songs:
@@ -75,7 +77,7 @@ class Pairs:
 
     def coded(self, song: Song, coding: str, start: int, samples: int) -> np.ndarray:
         """Decode (1 or 2 channels, samples) float32 of the MP3, aligned with `original`."""
-        return self._mp3(song.id, coding).decode(start, samples)
+        return self._mp3(song.id, coding).decode(start, samples, self.quick)
 
     def excerpt(
         self, song: Song, coding: str, start: int, samples: int, channel: int | None = None

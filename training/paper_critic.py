@@ -3,13 +3,15 @@
 How the paper is read where it leaves a choice:
 
 * "Two convolutional groups throughout ... amounts to two independent critics": each group has the maps that
-  Table 1 prints. They meet in the output layer, Conv16, which adds one score per frame from each group's 256 maps:
-  the same as one convolution of all 512.
-* Table 1's two input maps are the two parts of one signal, as the generator gets them. The critic sees two signals,
-  the candidate and the MP3, so Conv1 of group 1 has 4 input maps (both parts of both: without the MP3's phase it
-  could not see whether the phase was kept) and of group 2 has 2 (the root of the magnitude of both).
-* Skip connections in Conv6-14 need as many maps before as behind: Conv7-14 have 128 before the convolution and
-  after self-gating, Conv6 has 256 before and after the convolution. So they go around these, with no weights.
+  Table 1 prints. They meet in the output layer, Conv16, which adds one score per frame from each group's 256
+  maps: the same as one convolution of all 512.
+* Table 1's two input maps are the two parts of one signal, as the generator gets them. The critic sees two
+  signals, the candidate and the MP3, so Conv1 of group 1 has 4 input maps (both parts of both: without the
+  MP3's phase it could not see whether the phase was kept) and of group 2 has 2 (the root of the magnitude of
+  both).
+* Skip connections in Conv6-14 need as many maps before as behind: Conv7-14 have 128 before the convolution
+  and after self-gating, Conv6 has 256 before and after the convolution. So they go around these, with no
+  weights.
 * The critic pads time with zeros, 212 frames throughout, as the table prints.
 """
 
@@ -29,7 +31,7 @@ class PaperCriticConfig(TrunkConfig):
 
 
 class PaperCriticGroup(nn.Module):
-    """One of the two independent critics: (B, in_maps, T, 1024) -> scores (B, 1, T, 1), and all activations."""
+    """One of the two independent critics: (B, in_maps, T, 1024) -> scores (B, 1, T, 1), all activations."""
 
     def __init__(self, in_maps: int, config: PaperCriticConfig):
         super().__init__()
@@ -47,8 +49,7 @@ class PaperCriticGroup(nn.Module):
         x, _ = self.trunk.conv5(x, pad=self.trunk.conv5.dilation)
         activations.append(x)
         for layer in self.trunk.stack:
-            y, _ = layer.linear(x, pad=layer.dilation)
-            x = layer.activate(y + x) if y.shape[1] == x.shape[1] else layer.activate(y) + x
+            x, _ = layer(x, pad=layer.dilation, skip=True)
             activations.append(x)
         x, _ = self.conv15(x, pad=1)
         activations.append(x)
@@ -70,9 +71,7 @@ class PaperCritic(nn.Module):
     def forward(self, candidate: Tensor, coded: Tensor) -> tuple[Tensor, list[Tensor]]:
         parts = torch.cat([candidate, coded], dim=1)[..., :BINS]
         powers = parts.square().square().unflatten(1, (2, 2)).sum(dim=2)  # (B, candidate and MP3, T, 1024)
-        scores, activations = zip(
-            self.groups[0](parts), self.groups[1]((powers + ROOT_FLOOR).pow(0.25)), strict=True
-        )
+        scores, activations = zip(self.groups[0](parts), self.groups[1]((powers + ROOT_FLOOR).pow(0.25)), strict=True)
         return (scores[0] + scores[1])[:, 0, :, 0], activations[0] + activations[1]
 
 
@@ -81,9 +80,9 @@ def wgan_loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss of the critic, and the Wasserstein distance that it estimates (eq. 1).
 
-    An excerpt's score is the mean over its frames (3.1.1); the penalty holds the norm of that score's gradient by
-    the candidate at 1, on random mixtures of real and fake (Gulrajani et al. 2017); the drift term is the mean
-    square of the scores of originals.
+    An excerpt's score is the mean over its frames (3.1.1); the penalty holds the norm of its gradient
+    by the candidate at 1, on random mixtures of real and fake (Gulrajani et al. 2017); the drift term is the
+    mean square of the scores of originals.
 
     Parameters
     ----------

@@ -2,20 +2,20 @@
 
 One frame travels like this (maps x bins)::
 
-    frames 2 x 1024 -- Conv1-3 --> 38 x 1024 -- Conv4 --> 4096 x 1 -- Reshape1 --> 128 x 32 -- ReMap, Conv5 -->
-        256 x 32 -- noise z --> 320 x 32 -- Conv6-14, self-gating --> 128 x 32 -- Reshape2 --> 4096 x 1
+    frames 2 x 1024 -- Conv1-3 --> 38 x 1024 -- Conv4 --> 4096 x 1 -- Reshape1 --> 128 x 32 -- ReMap, Conv5
+        --> 256 x 32 -- noise z --> 320 x 32 -- Conv6-14, self-gating --> 128 x 32 -- Reshape2 --> 4096 x 1
         -- DeConv4 --> 38 x 1024 -- DeConv3-1 --> 2 x 1024
 
 How Table 1 is read where it leaves a choice:
 
-* Tensors here are (batch, maps, frames, bins); Table 1 prints maps x bins x frames, and frequency first in kernels
-  and paddings. Frames have 1025 bins: the Nyquist bin, which the table lacks, passes through.
+* Tensors here are (batch, maps, frames, bins); Table 1 prints maps x bins x frames, and frequency first in
+  kernels and paddings. Frames have 1025 bins: the Nyquist bin, which the table lacks, passes through.
 * A deconvolution is printed with the maps of the convolution it inverts (DeConv4: 38, 4096), so it maps the
   second to the first. Dilation and padding are equal in both axes, or 1024 and 32 bins would not stay.
 * Every PReLU has one slope per layer (the index l in eq. 2), also the last one.
-* Section 3.1.1 forbids zero-padding in time, yet the table pads Conv1-3 and DeConv3-1 (336 -> 336, 212 -> 212).
-  Both are here with the same weights: `excerpt` computes what the table prints, for training on excerpts;
-  `forward` pads nowhere and takes those frames from the signal, for whole songs and streams.
+* Section 3.1.1 forbids zero-padding in time, yet the table pads Conv1-3 and DeConv3-1 (336 -> 336,
+  212 -> 212). Both are here with the same weights: `excerpt` computes what the table prints, for training on
+  excerpts; `forward` pads nowhere and takes those frames from the signal, for whole songs and streams.
 """
 
 from collections.abc import Iterator
@@ -79,40 +79,40 @@ class PaperConv(nn.Module):
     """One 3x3 row of Table 1, dilated alike in time and frequency, and padded in frequency only.
 
     Shape: (B, in_maps, T + 2 x dilation, F) -> (B, out_maps, T, F); half the maps when gated (eq. 2: W and
-    V are the two halves of one weight matrix). The missing frames come from a memory, or from `pad` zero frames
-    on both sides.
+    V are the two halves of one weight matrix). The missing frames come from a memory, or from `pad` zero
+    frames on both sides.
     """
 
-    def __init__(
-        self, in_maps: int, out_maps: int, dilation: int, gated: bool = False, transposed: bool = False
-    ):
+    def __init__(self, in_maps: int, out_maps: int, dilation: int, gated: bool = False, transposed: bool = False):
         super().__init__()
         self.dilation, self.gated = dilation, gated
         self.memory_frames = 2 * dilation
         self.conv: nn.Conv2d | nn.ConvTranspose2d
         if transposed:  # removes what a deconvolution adds at both ends of time, where it knows only a part
-            self.conv = nn.ConvTranspose2d(
-                in_maps, out_maps, 3, dilation=dilation, padding=(2 * dilation, dilation)
-            )
+            self.conv = nn.ConvTranspose2d(in_maps, out_maps, 3, dilation=dilation, padding=(2 * dilation, dilation))
         else:
             self.conv = nn.Conv2d(in_maps, out_maps, 3, dilation=dilation, padding=(0, dilation))
         self.rectify = nn.PReLU(init=SLOPE)
         he_initialise(self.conv, 9 * in_maps)
 
-    def linear(self, x: Tensor, memory: Tensor | None = None, pad: int = 0) -> tuple[Tensor, Tensor | None]:
-        """The convolution alone."""
-        x, memory = remember(x, memory, self.memory_frames)
-        return self.conv(functional.pad(x, (0, 0, pad, pad)) if pad else x), memory
+    def forward(
+        self, x: Tensor, memory: Tensor | None = None, pad: int = 0, skip: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Compute eq. 2 or a plain convolution; `skip` adds the input where the number of maps allows it.
 
-    def activate(self, x: Tensor) -> Tensor:
-        if not self.gated:
-            return self.rectify(x)
-        value, gate = x.chunk(2, dim=1)
-        return self.rectify(value) * torch.sigmoid(gate)
-
-    def forward(self, x: Tensor, memory: Tensor | None = None, pad: int = 0) -> tuple[Tensor, Tensor | None]:
-        x, memory = self.linear(x, memory, pad)
-        return self.activate(x), memory
+        That is behind self-gating, or before it where the convolution keeps the maps. It needs `pad` = dilation.
+        """
+        padded, memory = remember(x, memory, self.memory_frames)
+        y = self.conv(functional.pad(padded, (0, 0, pad, pad)) if pad else padded)
+        early = skip and y.shape[1] == x.shape[1]
+        if early:
+            y = y + x
+        if self.gated:
+            value, gate = y.chunk(2, dim=1)
+            y = self.rectify(value) * torch.sigmoid(gate)
+        else:
+            y = self.rectify(y)
+        return (y + x if skip and not early else y), memory
 
 
 class Aggregation(nn.Module):

@@ -52,16 +52,12 @@ def plan(music: Path, pairs: Path, manifest: Path | None, codings: tuple[str, ..
         with manifest.open(newline="") as file:
             reader = csv.DictReader(file)
             if not {"file", "split"} <= set(reader.fieldnames or ()):
-                raise ConfigError(
-                    f"manifest '{manifest}' needs the columns file, split; has {reader.fieldnames}"
-                )
+                raise ConfigError(f"manifest '{manifest}' needs the columns file, split; has {reader.fieldnames}")
             rows = {row["file"]: row for row in reader}
         files = list(rows)
         missing = [name for name in files if not (music / name).is_file()]
         if missing:
-            raise ConfigError(
-                f"manifest '{manifest}' names {len(missing)} missing files, the first: '{missing[0]}'"
-            )
+            raise ConfigError(f"manifest '{manifest}' names {len(missing)} missing files, the first: '{missing[0]}'")
     else:
         paths = (path for path in music.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
         files = sorted(path.relative_to(music).as_posix() for path in paths)
@@ -118,9 +114,13 @@ def prepare_song(task: Task, quality: int) -> Song:
 
 
 class ManyValues(click.Command):
-    """A command whose options `many` take several values in a row: --kbps 16 24 32."""
+    """A command whose options `many` take several values in a row: --kbps 16 24 32.
 
-    many = ("--kbps", "--joint-kbps")
+    A bitrate is a number, so that whatever follows one of `numbers` and is none is an argument again.
+    """
+
+    many: tuple[str, ...] = ("--kbps", "--joint-kbps")
+    numbers = ("--kbps", "--joint-kbps")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []
@@ -130,7 +130,7 @@ class ManyValues(click.Command):
                 option = arg if arg in self.many else None
                 if option is None:
                     spread.append(arg)
-            elif option:
+            elif option and (arg.isdigit() or option not in self.numbers):
                 spread += [option, arg]
             else:
                 spread.append(arg)
@@ -180,9 +180,7 @@ def prepare(
     songs: list[Song] = []
     with ProcessPoolExecutor(jobs) as pool:
         futures = {pool.submit(prepare_song, task, quality): task for task in tasks}
-        with click.progressbar(
-            as_completed(futures), length=len(futures), label="Songs", show_pos=True
-        ) as bar:
+        with click.progressbar(as_completed(futures), length=len(futures), label="Songs", show_pos=True) as bar:
             for future in bar:
                 try:
                     songs.append(future.result())

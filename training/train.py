@@ -35,9 +35,7 @@ class Excerpts(Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
         c = self.config
-        original, coded, bandwidth = self.pairs.draw(
-            self.first + index, self.samples, c.schedule.seed, c.data.codings
-        )
+        original, coded, bandwidth = self.pairs.draw(self.first + index, self.samples, c.schedule.seed, c.data.codings)
         return original, coded, np.float32(bandwidth)
 
 
@@ -111,9 +109,7 @@ class Trainer:
         terms = reconstruction(audio, target_audio, bandwidth_hz, w)
         terms["survived"] = survived_loss(restored, target, kept)
         if twice:
-            terms["profile"] = profile_loss(
-                restored[:twice], again, z[:twice], z[batch:], target[:twice], kept[:twice]
-            )
+            terms["profile"] = profile_loss(restored[:twice], again, z[:twice], z[batch:], target[:twice], kept[:twice])
         adversarial = self.step_number >= s.adversarial_from
         if adversarial:  # the critic judges what was lost; the surviving band passes no gradient
             fake = restored * (1 - kept) + restored.detach() * kept
@@ -143,17 +139,13 @@ class Trainer:
             "gradient": float(norm),
         }
 
-    def adversarial_terms(
-        self, real: Tensor, fake: Tensor, coded: Tensor, bandwidth_hz: Tensor
-    ) -> dict[str, Tensor]:
+    def adversarial_terms(self, real: Tensor, fake: Tensor, coded: Tensor, bandwidth_hz: Tensor) -> dict[str, Tensor]:
         """Update the critic once, then score the fake for the generator."""
         s = self.config.schedule
         heard = (torch.linspace(0, 22050, real.shape[3]) < bandwidth_hz[:, None] - 300).float()[:, None, None]
         real, fake = real * heard, fake * heard
         with self.autocast():
-            loss = critic_loss(
-                self.critic, real, fake.detach(), coded, s.adversarial_kind, s.gradient_penalty, s.drift
-            )
+            loss = critic_loss(self.critic, real, fake.detach(), coded, s.adversarial_kind, s.gradient_penalty, s.drift)
         self.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.critic.parameters(), 10.0)
@@ -178,9 +170,7 @@ class Trainer:
         tensors = checkpoint.prefixed("generator", self.generator.state_dict())
         tensors |= checkpoint.prefixed("average", self.average.state_dict())
         tensors |= checkpoint.prefixed("critic", self.critic.state_dict())
-        tensors |= checkpoint.prefixed(
-            "optimiser", checkpoint.optimiser_tensors(self.generator, self.optimiser)
-        )
+        tensors |= checkpoint.prefixed("optimiser", checkpoint.optimiser_tensors(self.generator, self.optimiser))
         tensors |= checkpoint.prefixed(
             "critic_optimiser", checkpoint.optimiser_tensors(self.critic, self.critic_optimiser)
         )
@@ -189,18 +179,14 @@ class Trainer:
     def save_generator(self, path: Path, extra: dict[str, Any]) -> None:
         """Write the averaged generator alone: small, and all that an export needs."""
         tensors = checkpoint.prefixed("average", self.average.state_dict())
-        checkpoint.save(
-            path, tensors, self.config, {"step": self.step_number, "seconds": self.seconds, **extra}
-        )
+        checkpoint.save(path, tensors, self.config, {"step": self.step_number, "seconds": self.seconds, **extra})
 
     def resume(self, path: Path) -> None:
         tensors, _, extra = checkpoint.load(path)
         self.generator.load_state_dict(checkpoint.unprefixed("generator", tensors))
         self.average.load_state_dict(checkpoint.unprefixed("average", tensors))
         self.critic.load_state_dict(checkpoint.unprefixed("critic", tensors))
-        checkpoint.restore_optimiser(
-            self.generator, self.optimiser, checkpoint.unprefixed("optimiser", tensors)
-        )
+        checkpoint.restore_optimiser(self.generator, self.optimiser, checkpoint.unprefixed("optimiser", tensors))
         checkpoint.restore_optimiser(
             self.critic, self.critic_optimiser, checkpoint.unprefixed("critic_optimiser", tensors)
         )

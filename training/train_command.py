@@ -1,6 +1,7 @@
 """`restorer train`: a config and a folder of pairs become a generator."""
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -20,9 +21,7 @@ SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversari
 
 
 @click.command("train")
-@click.argument(
-    "config_path", metavar="CONFIG.toml", type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+@click.argument("config_path", metavar="CONFIG.toml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--pairs",
     "pairs_dir",
@@ -39,9 +38,7 @@ SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversari
 )
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run folder.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all.")
-def train_command(
-    config_path: Path, pairs_dir: Path, run_dir: Path, resume: bool, threads: int | None
-) -> None:
+def train_command(config_path: Path, pairs_dir: Path, run_dir: Path, resume: bool, threads: int | None) -> None:
     """Train a generator as CONFIG.toml says.
 
     Writes RUN_DIR/best.safetensors (averaged weights, for restorer export), RUN_DIR/state.safetensors (everything,
@@ -50,14 +47,12 @@ def train_command(
     config = Config.load(config_path)
     state = run_dir / "state.safetensors"
     if state.exists() and not resume:
-        raise ConfigError(
-            f"'{run_dir}' already holds a run; continue it with --resume or choose another --out"
-        )
+        raise ConfigError(f"'{run_dir}' already holds a run; continue it with --resume or choose another --out")
     if resume and not state.exists():
         raise ConfigError(f"nothing to resume in '{run_dir}': no state.safetensors there")
     if threads:
         torch.set_num_threads(threads)
-    training, validating = Pairs(pairs_dir, "train"), Pairs(pairs_dir, "valid")
+    training, validating = Pairs(pairs_dir, "train", quick=True), Pairs(pairs_dir, "valid")
     trainer = build_trainer(config)
     if resume:
         trainer.resume(state)
@@ -93,11 +88,13 @@ def train_command(
                 f"DI {values['di_mp3']:.2f} -> {values['di_restored']:.2f}"
             )
         trainer.save_generator(run_dir / "last.safetensors", {"validation": table})
-        if not best.exists() or score < json.loads(best.read_text())["score"]:
+        if not best.exists() or score > json.loads(best.read_text())["score"]:
             trainer.save_generator(run_dir / "best.safetensors", {"validation": table})
             best.write_text(json.dumps({"score": score, "step": trainer.step_number}))
         preview(trainer, validation, run_dir / "previews", writer)
 
+    numbers = (signal.SIGINT, signal.SIGTERM)  # SIGINT too: shells hide it from background jobs
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     started = time.monotonic()
     try:
         train(trainer, training, run_dir, validate, report)
@@ -107,8 +104,8 @@ def train_command(
             f"restorer train {config_path} --pairs {pairs_dir} --out {run_dir} --resume"
         ) from None
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         bar.close()
         writer.close()
-    click.echo(
-        f"Trained to step {trainer.step_number} in {time.monotonic() - started:.0f} s; best: {best.read_text()}"
-    )
+    click.echo(f"Trained to step {trainer.step_number} in {time.monotonic() - started:.0f} s; best: {best.read_text()}")

@@ -105,9 +105,7 @@ class WganTrainer(Trainer):
         self.generator.to(self.device)
         self.critic.to(self.device)
         self.optimiser = torch.optim.Adam(self.generator.parameters(), lr=s.learning_rate, betas=betas)
-        self.critic_optimiser = torch.optim.Adam(
-            self.critic.parameters(), lr=s.critic_learning_rate, betas=betas
-        )
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=s.critic_learning_rate, betas=betas)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.bf16)
@@ -142,9 +140,7 @@ class WganTrainer(Trainer):
                 )
             self._update(self.critic, self.critic_optimiser, terms["critic"], terms)
 
-        takes = (
-            2 if size else 1
-        )  # two outputs for every input, both for eq. 3 and for the adversarial gradient
+        takes = 2 if size else 1  # outputs for every input; both serve eq. 3 and the adversarial gradient
         z = draw(takes * batch, size)
         with self.autocast():
             fake = self.generator.excerpt(given.repeat(takes, 1, 1, 1), z).float()
@@ -159,13 +155,14 @@ class WganTrainer(Trainer):
         self.step_number += 1
         if self.step_number % self.config.data.valid_every == 0 or self.step_number == s.steps:
             self._copy_average()
-        return {name: float(term) for name, term in terms.items()} | {"loss": float(loss), "gradient": norm}
+        shown = {**terms, "loss": loss}
+        return {name: float(term.detach()) for name, term in shown.items()} | {"gradient": norm}
 
     def _update(
         self, network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, terms: dict[str, Tensor]
     ) -> float:
         if not torch.isfinite(loss):
-            values = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+            values = ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
             raise RestorerError(
                 f"training diverged at step {self.step_number}: loss is not finite ({values}); "
                 "resume from the last checkpoint with a lower learning_rate"

@@ -32,9 +32,7 @@ def _find_lag(reference: np.ndarray, test: np.ndarray, max_lag: int) -> int:
     return int(np.argmax(total)) - max_lag if total.any() else 0
 
 
-def align(
-    reference: npt.ArrayLike, test: npt.ArrayLike, sample_rate: int, max_lag_seconds: float = 0.5
-) -> Aligned:
+def align(reference: npt.ArrayLike, test: npt.ArrayLike, sample_rate: int, max_lag_seconds: float = 0.5) -> Aligned:
     """Find the lag between two recordings of the same sound and cut both to what they have in common.
 
     ``test[n + lag_samples]`` is the same moment as ``reference[n]``: a positive lag means the test is late.

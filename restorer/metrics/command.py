@@ -56,12 +56,8 @@ def metrics(reference: Path, test: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(record, indent=2))
         return
-    click.echo(
-        f"{channels} channel{'s' * (channels > 1)}, {samples / SAMPLE_RATE_HZ:.2f} s at {SAMPLE_RATE_HZ} Hz"
-    )
-    click.echo(
-        f"lag    {lag:9d} samples ({1000 * lag / SAMPLE_RATE_HZ:.2f} ms; positive: TEST is late), removed"
-    )
+    click.echo(f"{channels} channel{'s' * (channels > 1)}, {samples / SAMPLE_RATE_HZ:.2f} s at {SAMPLE_RATE_HZ} Hz")
+    click.echo(f"lag    {lag:9d} samples ({1000 * lag / SAMPLE_RATE_HZ:.2f} ms; positive: TEST is late), removed")
     for name, value in values.items():
         label, unit, meaning = _LABELS[name]
         click.echo(f"{label:6s} {value:9.3f} {unit:2s} {meaning}")

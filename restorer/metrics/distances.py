@@ -47,9 +47,7 @@ def lsd(reference: npt.ArrayLike, test: npt.ArrayLike) -> float:
 
     def one_channel(one: np.ndarray, other: np.ndarray) -> float:
         per_frame = [
-            np.sqrt(
-                np.mean((10 * np.log10((a**2 + LSD_POWER_FLOOR) / (b**2 + LSD_POWER_FLOOR))) ** 2, axis=1)
-            )
+            np.sqrt(np.mean((10 * np.log10((a**2 + LSD_POWER_FLOOR) / (b**2 + LSD_POWER_FLOOR))) ** 2, axis=1))
             for a, b in zip(_magnitudes(one), _magnitudes(other), strict=True)
         ]
         return float(np.mean(np.concatenate(per_frame)))
@@ -66,9 +64,7 @@ def mse(reference: npt.ArrayLike, test: npt.ArrayLike) -> float:
     """
 
     def one_channel(one: np.ndarray, other: np.ndarray) -> float:
-        per_frame = [
-            np.mean((a - b) ** 2, axis=1) for a, b in zip(_magnitudes(one), _magnitudes(other), strict=True)
-        ]
+        per_frame = [np.mean((a - b) ** 2, axis=1) for a, b in zip(_magnitudes(one), _magnitudes(other), strict=True)]
         return float(np.mean(np.concatenate(per_frame)))
 
     return mean_over_channels(one_channel, reference, test)

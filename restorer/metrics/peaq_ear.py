@@ -101,9 +101,7 @@ def _bandwidths(reference: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np
 def _harmonic_error(reference: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Strength of a harmonic pattern in the error, from power spectra (frames, bins); (frames,)."""
     needed = 2 * _LAGS - 1
-    difference = np.log(
-        np.maximum(test[:, :needed], MIN_POWER) / np.maximum(reference[:, :needed], MIN_POWER)
-    )
+    difference = np.log(np.maximum(test[:, :needed], MIN_POWER) / np.maximum(reference[:, :needed], MIN_POWER))
     head = scipy.fft.rfft(difference[:, :_LAGS], 2 * _LAGS)
     correlation = scipy.fft.irfft(head.conj() * scipy.fft.rfft(difference, 2 * _LAGS))[:, :_LAGS]
     energy = np.cumsum(np.pad(difference**2, ((0, 0), (1, 0))), axis=1)

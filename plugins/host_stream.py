@@ -1,0 +1,129 @@
+"""`HostStream`: a restoration at the host's own sample rate, with one latency that is exact."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from restorer.audio_in import StreamResampler
+from restorer.restorer import Restorer
+from restorer.stream import replace_damage
+from restorer.transform import Float32
+
+# A resampler's FFT blocks are at most some 4000 samples long; a multiple of that shows its largest delay.
+_TRIAL_SAMPLES = 1 << 15
+_TRIAL_BLOCK_SAMPLES = 32
+# The trial looks at one run of block phases; others were up to 2 samples later (measured over 4 million).
+_MARGIN_SAMPLES = 16
+# Bounds the memory of one call.
+_STEP_SAMPLES = 1 << 16
+
+
+@lru_cache(maxsize=64)
+def resampler_delay(source_rate: int, target_rate: int) -> float:
+    """Samples at `target_rate` by which the output of a `StreamResampler` is behind its input at most.
+
+    How many samples it has returned depends on how many it was given, and not on how they were cut
+    into blocks; so a trial tells.
+    """
+    if source_rate == target_rate:
+        return 0.0
+    resampler = StreamResampler(1, source_rate, target_rate)
+    block = np.zeros((1, _TRIAL_BLOCK_SAMPLES), np.float32)
+    ratio = target_rate / source_rate
+    given, got, delay = 0, 0, 0.0
+    while given < _TRIAL_SAMPLES:
+        # Just before a block returns its samples, all but one of them have been given.
+        given += _TRIAL_BLOCK_SAMPLES
+        delay = max(delay, given * ratio - got)
+        got += resampler.process(block).shape[1]
+    return delay + _MARGIN_SAMPLES * max(1.0, ratio)
+
+
+def host_latency(restorer: Restorer, sample_rate: int) -> int:
+    """Samples at a host's `sample_rate` between input and output; the restorer's own where the rates agree.
+
+    Elsewhere it counts the way to the model's rate and back, whatever the sizes of the blocks.
+    """
+    inside = restorer.sample_rate
+    if sample_rate == inside:
+        return restorer.latency_samples
+    behind = restorer.latency_samples + resampler_delay(sample_rate, inside)
+    return math.ceil(behind * sample_rate / inside + resampler_delay(inside, sample_rate))
+
+
+class HostStream:
+    """Restores one stream at the host's rate and delays the input as much, so that both can be mixed.
+
+    Parameters
+    ----------
+    restorer
+        Shared by any number of streams.
+    channels, sample_rate
+        Of input and output.
+    seed
+        The same seed gives the same sound.
+    """
+
+    def __init__(self, restorer: Restorer, channels: int, sample_rate: int, seed: int) -> None:
+        self.channels = channels
+        self.sample_rate = sample_rate
+        self.seed = seed
+        self.latency_samples = host_latency(restorer, sample_rate)
+        self._stream = restorer.stream(channels, sample_rate, seed)
+        self._back = StreamResampler(channels, restorer.sample_rate, sample_rate)
+        self.reset()
+
+    @property
+    def started(self) -> bool:
+        """Whether any output has been returned since the last reset."""
+        return self._returned > 0
+
+    def reset(self) -> None:
+        """Forget the signal and start anew."""
+        self._stream.reset()
+        self._back.reset()
+        self._dry: Float32 = np.zeros((self.channels, 0), np.float32)
+        self._wet: Float32 = np.zeros((self.channels, 0), np.float32)
+        self._provided = 0
+        self._returned = 0
+
+    def change_seed(self, seed: int) -> None:
+        """Fade to another seed within the running stream."""
+        if seed == self.seed:
+            return
+        self.seed = seed
+        self._stream.change_seed(seed)
+        if not self._provided:
+            self.reset()
+
+    def process(self, block: Float32) -> tuple[Float32, Float32]:
+        """Take any number of samples, return those that are ready: the input, and its restoration.
+
+        After n samples max(0, n - latency_samples) have been returned in all. Impossible samples (NaN,
+        infinity) are replaced by 0.
+
+        Shape
+        -----
+        Input: ``(channels, n)``. Output: two of ``(channels, m)``.
+        """
+        if block.shape[1] > _STEP_SAMPLES:
+            steps = [
+                self.process(block[:, start : start + _STEP_SAMPLES])
+                for start in range(0, block.shape[1], _STEP_SAMPLES)
+            ]
+            return (
+                np.concatenate([dry for dry, _ in steps], axis=1),
+                np.concatenate([wet for _, wet in steps], axis=1),
+            )
+        block, _ = replace_damage(block)
+        self._dry = np.concatenate([self._dry, block], axis=1)
+        self._wet = np.concatenate([self._wet, self._back.process(self._stream.process(block))], axis=1)
+        self._provided += block.shape[1]
+        ready = max(0, self._provided - self.latency_samples) - self._returned
+        if ready > self._wet.shape[1]:
+            raise RuntimeError(f"the restoration is {ready - self._wet.shape[1]} samples late at {self.sample_rate} Hz")
+        self._returned += ready
+        dry, self._dry = self._dry[:, :ready], self._dry[:, ready:]
+        wet, self._wet = self._wet[:, :ready], self._wet[:, ready:]
+        return dry, wet
