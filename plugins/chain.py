@@ -100,10 +100,11 @@ class Chain(Effect, MutableSequence[Any]):
     @contextmanager
     def _held(self) -> Iterator[None]:
         """Hold this chain and every plug-in in it, in one order for all threads, as pedalboard does."""
-        leaves = list(self._flatten(set()))
-        owners: list[Any] = [self, *(leaf for leaf in leaves if isinstance(leaf, Effect))]
-        natives = [NativeLock.of(part) for leaf in leaves if not isinstance(leaf, Effect) for part in parts(leaf)]
-        locks = [owner._lock for owner in owners] + [native.lock for native in natives]
+        seen: dict[int, Any] = {}
+        leaves = list(self._flatten(seen))
+        natives = [NativeLock.of(plugin) for plugin in seen.values() if not isinstance(plugin, Effect)]
+        ours = [leaf for leaf in leaves if isinstance(leaf, Effect)]
+        locks = [self._lock, *(effect._lock for effect in ours), *(native.lock for native in natives)]
         with ExitStack() as held:
             for lock in sorted(locks, key=id):
                 held.enter_context(lock)
@@ -111,11 +112,15 @@ class Chain(Effect, MutableSequence[Any]):
                 self._leaves, self._nodes = leaves, _group(leaves)
             yield
 
-    def _flatten(self, seen: set[int]) -> Iterator[Any]:
-        """All plug-ins in order, those of nested chains in their place."""
+    def _flatten(self, seen: dict[int, Any]) -> Iterator[Any]:
+        """All plug-ins in order, those of nested chains in their place.
+
+        `seen` gets everything met on the way. It must outlive the walk: what stands in a native container may
+        be a Python object for only as long as someone holds it, and its id goes to the next one.
+        """
         if id(self) in seen:
             raise DuplicatePluginError("a chain cannot contain itself or hold the same chain twice: remove one")
-        seen.add(id(self))
+        seen[id(self)] = self
         for plugin in self._plugins:
             if isinstance(plugin, Chain):
                 yield from plugin._flatten(seen)
@@ -125,7 +130,7 @@ class Chain(Effect, MutableSequence[Any]):
                         raise DuplicatePluginError(
                             f"{part!r} is in the chain twice; make a second instance for the second place"
                         )
-                    seen.add(id(part))
+                    seen[id(part)] = part
                 yield plugin
 
     def _known_latency(self, sample_rate: int) -> int:

@@ -35,9 +35,9 @@ class Piece:
     split: str
 
     def bounds(self, excerpt: int, excerpts: int, seconds: float) -> tuple[int, int]:
-        """First sample and length of excerpt `excerpt` of `excerpts`, spread evenly over the song."""
+        """First sample and length of excerpt `excerpt` of `excerpts`, each in the middle of its share of the song."""
         samples = min(self.samples, round(seconds * SAMPLE_RATE))
-        return (self.samples - samples) * (2 * excerpt + 1) // (2 * excerpts), samples
+        return (self.samples * (2 * excerpt + 1) // excerpts - samples) // 2, samples
 
     def excerpts(self, most: int, seconds: float) -> int:
         """How many excerpts that do not overlap the song has, up to `most`; a short song is one excerpt."""

@@ -73,12 +73,12 @@ def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int
     long_enough = [piece for piece in pieces if piece.samples >= round(seconds * SAMPLE_RATE)]
     order = [long_enough[index] for index in rng.permutation(len(long_enough))]
     places: list[Place] = []
-    most = max((_fitting(piece, count, seconds) for piece in order), default=0)
+    most = max((piece.excerpts(count, seconds) for piece in order), default=0)
     for per_song in range(min(most, -(-count // max(1, len(order)))), most + 1):
         places = []
         for number in range(per_song):
             for piece in order:
-                share = _fitting(piece, per_song, seconds)
+                share = piece.excerpts(per_song, seconds)
                 if number < share and len(places) < count:
                     place = Place(piece, *piece.bounds(number, share, seconds))
                     if _is_audible(place):
@@ -89,12 +89,6 @@ def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int
         f"found only {len(places)} of {count} excerpts of {seconds:g} s with sound in them, in "
         f"{len(pieces)} songs; ask for fewer or shorter ones (--excerpts, --seconds) or give more music"
     )
-
-
-def _fitting(piece: Piece, most: int, seconds: float) -> int:
-    """How many excerpts of a song stay clear of each other where `Piece.bounds` puts them, up to `most`."""
-    samples = round(seconds * SAMPLE_RATE)
-    return max(1, min(most, (piece.samples - samples) // samples))
 
 
 def _is_audible(place: Place) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,8 @@ class Excerpts(Dataset):
 
 
 def quiet_worker(_: int) -> None:
-    """Silence the MP3 decoder's complaints about cut bit reservoirs, and leave the cores to training."""
+    """Silence the MP3 decoder's complaints about cut bit reservoirs, and leave cores and Ctrl-C to training."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)
 

@@ -4,6 +4,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import numpy as np
 import torch
 
@@ -73,6 +74,8 @@ def preview(trainer: Trainer, validation: Validation, folder: Path, writer: Any,
             for take in range(2 if size else 1):
                 z = torch.randn(size, generator=torch.Generator().manual_seed(take)) if size else None
                 panels.append((f"take {take}", restore(trainer.average, coded[None], z)))
-            draw_spectrograms(folder / f"{step:06d}-{name}-{index}.png", panels, RATE_HZ)
+            picture = folder / f"{step:06d}-{name}-{index}.png"
+            draw_spectrograms(picture, panels, RATE_HZ)
+            writer.add_image(f"{name}-{index}", matplotlib.image.imread(picture), step, dataformats="HWC")
             for title, audio in panels:
-                writer.add_audio(f"{name}-{index}/{title}", torch.from_numpy(audio), step, RATE_HZ)
+                writer.add_audio(f"{name}-{index}/{title}", torch.from_numpy(audio.clip(-1, 1)), step, RATE_HZ)
