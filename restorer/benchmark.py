@@ -1,0 +1,288 @@
+"""How fast a model restores on this machine: offline, streaming, loading, memory, and beside PyTorch.
+
+Every function measures one thing; `run` measures all of them in less than two minutes, shortening what a
+slow machine or a large model would need more time for.
+"""
+
+import dataclasses
+import importlib
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from restorer import __version__
+from restorer.benchmark_blocks import BLOCKS_SAMPLES, RATES_HZ, looped_music, measure_blocks, measure_latency, music
+from restorer.benchmark_graph import count_multiply_adds, count_parameters, model_path
+from restorer.benchmark_machine import available_cores, describe_machine, matrix_product_peak, one_core, run_python
+from restorer.errors import RestorerError
+from restorer.info_command import split_latency
+from restorer.model_file import Model, ModelInfo
+from restorer.restorer import Restorer
+
+RATE_HZ = 44100
+_FRAMES_PER_CALL = (1, 64)  # what small blocks of a stream give the generator, and what files give it
+
+_LOAD = """
+import time
+start = time.perf_counter()
+import json, sys
+import numpy as np
+from restorer import Restorer
+stream = Restorer(sys.argv[1], device="cpu", threads=1).stream(channels=2)
+stream.process(np.zeros((2, 512), np.float32))
+print(json.dumps(time.perf_counter() - start))
+"""
+# The peak of a fresh process: getrusage would count the process that started it, too.
+_MEMORY = """
+import json, sys
+from pathlib import Path
+from restorer import Restorer
+report = Restorer(sys.argv[1], device="cpu").restore_file(sys.argv[2], sys.argv[3], overwrite=True)
+peak, status = report.peak_memory_bytes, Path("/proc/self/status")
+for line in status.read_text().splitlines() if status.is_file() else []:
+    if line.startswith("VmHWM:"):
+        peak = 1024 * int(line.split()[1])
+print(json.dumps([peak, report.real_time_factor]))
+"""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: seconds of audio, and seconds of time after which a measurement ends."""
+
+    offline_seconds: float = 10.0
+    offline_limit_seconds: float = 5.0
+    rounds: int = 3
+    stream_seconds: float = 4.0
+    stream_limit_seconds: float = 2.0
+    loads: int = 3
+    memory_seconds: float = 60.0
+    memory_limit_seconds: float = 15.0
+    peak_seconds: float = 1.0
+    runtime_limit_seconds: float = 1.5
+
+
+FULL = Effort()
+QUICK = Effort(2.0, 0.5, 1, 0.5, 0.2, 1, 5.0, 2.0, 0.2, 0.2)
+
+
+def run(
+    models: list[Path | None], effort: Effort = FULL, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Measure everything for every model (None is the bundled one); the result is ready for JSON.
+
+    `say` gets a line before each step.
+    """
+    for path in models:  # all that can be wrong with them shows before the slow work
+        Model(path, "cpu", 1)
+    say("matrix product")
+    machine = describe_machine()
+    machine["peak_giga_multiply_adds_per_second"] = round(matrix_product_peak(effort.peak_seconds) / 1e9, 2)
+    measured = [measure_model(path, effort, machine["peak_giga_multiply_adds_per_second"], say) for path in models]
+    return {"restorer": __version__, "machine": machine, "models": measured}
+
+
+def measure_model(path: Path | None, effort: Effort, peak: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything about one model; `peak` is the machine's, in 10^9 multiply-adds per second."""
+    file = model_path(path)
+    with one_core():
+        one = Restorer(file, device="cpu", threads=1)
+        probe = looped_music(1.0, RATE_HZ, 2)
+        one(probe, RATE_HZ)
+        started = time.perf_counter()
+        one(probe, RATE_HZ)
+        factor = time.perf_counter() - started
+    info = one.model_info
+    seconds = min(effort.offline_seconds, max(1.0, effort.offline_limit_seconds / effort.rounds / factor))
+
+    say(f"{info.name}: whole signals and a file")
+    offline = []
+    for threads in thread_counts():
+        offline.append(measure_array(file, "cpu", threads, seconds, effort.rounds))
+    offline.append(measure_file(file, seconds, effort.rounds))
+    if Restorer(file, device="auto").device == "cuda":
+        offline.append(measure_array(file, "cuda", None, seconds, effort.rounds))
+
+    streaming = []
+    for rate_hz in RATES_HZ:
+        for channels in (1, 2):
+            say(f"{info.name}: streams at {rate_hz} Hz, {'stereo' if channels == 2 else 'mono'}")
+            for block in BLOCKS_SAMPLES:
+                with one_core():
+                    times = measure_blocks(
+                        one, rate_hz, channels, block, effort.stream_seconds, effort.stream_limit_seconds
+                    )
+                streaming.append(dataclasses.asdict(times))
+
+    say(f"{info.name}: loading, memory, runtimes")
+    latency = split_latency(info.sample_rate, info.window_samples, info.hop_samples, info.lookahead_frames)
+    memory_seconds = min(effort.memory_seconds, max(2.0, effort.memory_limit_seconds / factor))
+    runtimes = measure_runtimes(file, effort.runtime_limit_seconds)
+    work = count_multiply_adds(file)
+    reached = max(work / r["seconds_per_frame"] for r in runtimes if r["runtime"] == "ONNX Runtime") / 1e9
+    return {
+        "name": info.name,
+        "version": info.version,
+        "file": file.name,
+        "size_bytes": file.stat().st_size,
+        "parameters": count_parameters(file),
+        "latency": latency,
+        "measured_latency_ms": {str(rate): round(1000 * measure_latency(one, rate), 2) for rate in RATES_HZ},
+        "offline": offline,
+        "streaming": streaming,
+        "load_seconds": round(measure_load(file, effort.loads), 3),
+        "memory": [measure_memory(file, memory_seconds / 60)],
+        "runtimes": runtimes,
+        "multiply_adds_per_frame": round(work),
+        "giga_multiply_adds_per_second": round(reached, 2),
+        "share_of_peak": round(reached / peak, 3),
+    }
+
+
+def thread_counts() -> list[int]:
+    """1, 2, 4 ... and the number of cores, at most 8 as in `Restorer`."""
+    most = min(8, available_cores())
+    return sorted({most, *(1 << k for k in range(most.bit_length()) if 1 << k <= most)})
+
+
+def measure_array(file: Path, device: str, threads: int | None, seconds: float, rounds: int) -> dict[str, Any]:
+    """Real-time factor of a stereo signal in memory, the best of some rounds; one thread stays on one core."""
+    audio = looped_music(seconds, RATE_HZ, 2)
+
+    def measure() -> float:
+        restorer = Restorer(file, device=device, threads=threads)
+        restorer(audio[:, :RATE_HZ], RATE_HZ)
+        return _best(lambda: restorer(audio, RATE_HZ), rounds) / seconds
+
+    if threads == 1:
+        with one_core():
+            factor = measure()
+    else:
+        factor = measure()
+    return {"what": "array", "device": device, "threads": threads, "real_time_factor": round(factor, 4)}
+
+
+def measure_file(file: Path, seconds: float, rounds: int) -> dict[str, Any]:
+    """Real-time factor of `restore_file` from a stereo MP3 to FLAC, decoding and encoding included, on one core."""
+    with tempfile.TemporaryDirectory() as folder, one_core():
+        source, target = Path(folder) / "song.mp3", Path(folder) / "restored.flac"
+        soundfile.write(source, looped_music(seconds, RATE_HZ, 2).T, RATE_HZ, format="MP3", bitrate_mode="CONSTANT")
+        restorer = Restorer(file, device="cpu", threads=1)
+        factor = _best(lambda: restorer.restore_file(source, target, overwrite=True), rounds) / seconds
+    return {"what": "MP3 to FLAC", "device": "cpu", "threads": 1, "real_time_factor": round(factor, 4)}
+
+
+def measure_load(file: Path, rounds: int) -> float:
+    """Seconds from `import restorer` to a stream's first block, in a fresh Python: the middle of some rounds.
+
+    The start of Python itself does not count.
+    """
+    return float(np.median([run_python(_LOAD, str(file.resolve())) for _ in range(rounds)]))
+
+
+def measure_memory(file: Path, minutes: float) -> dict[str, Any]:
+    """Peak resident memory of a fresh process that restores a stereo WAV of some minutes to FLAC, and its speed."""
+    piece = music(RATE_HZ, 2).T
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "song.wav", Path(folder) / "restored.flac"
+        left = round(60 * minutes * RATE_HZ)
+        with soundfile.SoundFile(source, "w", RATE_HZ, 2, "PCM_16") as song:
+            while left > 0:
+                song.write(piece[:left])
+                left -= len(piece)
+        peak, factor = run_python(_MEMORY, str(file.resolve()), str(source), str(target))
+        restored = soundfile.info(target)
+        if restored.frames != round(60 * minutes * RATE_HZ):
+            raise RestorerError(f"{minutes:g} minutes came back as {restored.duration / 60:g}; report this as a bug")
+    return {
+        "minutes": round(minutes, 3),
+        "peak_mb": round(peak / 1e6, 1) if peak else None,
+        "real_time_factor": round(factor, 4),
+    }
+
+
+def measure_runtimes(file: Path, limit_seconds: float) -> list[dict[str, Any]]:
+    """The generator alone in ONNX Runtime and, where it is installed, in PyTorch eager: stereo, one thread, one core.
+
+    `seconds_per_frame` is per frame and channel; the real-time factor is that of stereo.
+    """
+    rows = []
+    with one_core():
+        model = Model(file, "cpu", 1)
+        for frames in _FRAMES_PER_CALL:
+            rows.append(_runtime_row("ONNX Runtime", model.info, frames, _onnx_call(model, frames), limit_seconds))
+        for frames in _FRAMES_PER_CALL:
+            call = _torch_call(model, frames)
+            if call is not None:
+                rows.append(_runtime_row("PyTorch eager", model.info, frames, call, limit_seconds))
+    return rows
+
+
+def _runtime_row(name: str, info: ModelInfo, frames: int, call: Callable[[], object], limit: float) -> dict[str, Any]:
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + limit
+    while not times or time.perf_counter() < end:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    middle = float(np.median(times))
+    return {
+        "runtime": name,
+        "frames_per_call": frames,
+        "seconds_per_frame": middle / frames / 2,
+        "real_time_factor": round(middle / frames / (info.hop_samples / info.sample_rate), 4),
+    }
+
+
+def _inputs(model: Model, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    spectrum = 2 * random.standard_normal((2, 2, frames, model.info.bins))
+    return spectrum.astype(np.float32), random.standard_normal((2, model.info.noise_size)).astype(np.float32)
+
+
+def _onnx_call(model: Model, frames: int) -> Callable[[], object]:
+    spectrum, noise = _inputs(model, frames)
+    states = model.zero_states(2)
+    return lambda: model.run(spectrum, noise, states)
+
+
+def _torch_call(model: Model, frames: int) -> Callable[[], object] | None:
+    """One call of the generator that the model's config describes, with new weights, or None without PyTorch.
+
+    Speed does not depend on the weights. torch is found by name: nothing that runs a model needs it.
+    """
+    try:
+        torch = importlib.import_module("torch")
+        config = importlib.import_module("restorer.training.config")
+        build = importlib.import_module("restorer.training.models").build_generator
+        settings = config.from_dict(config.Config, dict(model.info.config), model.source)
+    except (ImportError, RestorerError):
+        return None
+    torch.set_num_threads(1)
+    generator = build(settings.generator).eval()
+    spectrum, noise = (torch.from_numpy(values) for values in _inputs(model, frames))
+    states = [torch.zeros(2, *shape) for shape in generator.state_shapes]
+
+    def call() -> object:
+        with torch.inference_mode():
+            return generator(spectrum, noise if settings.generator.noise_size else None, *states)
+
+    return call
+
+
+def _best(call: Callable[[], object], rounds: int) -> float:
+    """Seconds of the fastest of some calls: the one that the rest of the machine disturbed least."""
+    best = math.inf
+    for _ in range(rounds):
+        started = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - started)
+    return best

@@ -1,0 +1,141 @@
+"""What a model's graph holds and does: its parameters, and the multiply-adds of a frame."""
+
+import importlib.resources
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from restorer.errors import ModelError
+from restorer.model_file import import_onnxruntime
+
+# Where the weights stand among the inputs of the operators that multiply.
+_CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+_TRANSPOSED = {"ConvTranspose": 1}
+_PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"}
+# Field numbers and values of onnx.proto.
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_DIMS, _TENSOR_TYPE = 7, 5, 1, 2
+_WEIGHT_TYPES = {1, 2, 3, 10, 11, 16}  # float, uint8, int8, float16, double, bfloat16
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def model_path(path: str | os.PathLike[str] | None) -> Path:
+    """The file of a model; None is the bundled one."""
+    bundled = Path(str(importlib.resources.files("restorer") / "weights" / "compact.onnx"))
+    return bundled if path is None else Path(path)
+
+
+def count_parameters(path: Path) -> int:
+    """Numbers in the weights of an ONNX file; integer constants such as shapes are none.
+
+    The file is read as protobuf, since ONNX Runtime does not list weights and needs no onnx package.
+
+    Raises
+    ------
+    ModelError
+        The file is no protobuf message.
+    """
+    data = memoryview(path.read_bytes())
+    try:
+        graphs = [value for field, value in _fields(data) if field == _MODEL_GRAPH]
+        tensors = [value for graph in graphs for field, value in _fields(graph) if field == _GRAPH_INITIALIZER]
+        return sum(_count_elements(tensor) for tensor in tensors)
+    except (IndexError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: is no readable ONNX model: {error}") from error
+
+
+def _count_elements(tensor: memoryview) -> int:
+    dims: list[int] = []
+    kind = 0
+    for field, value in _fields(tensor):
+        if field == _TENSOR_TYPE:
+            kind = value
+        elif field == _TENSOR_DIMS:  # one by one or packed
+            dims += [value] if isinstance(value, int) else _varints(value)
+    return math.prod(dims) if kind in _WEIGHT_TYPES else 0
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of a protobuf message: integers, and the bytes of everything longer."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        kind = key & 7
+        value: Any
+        if kind == _VARINT:
+            value, at = _varint(message, at)
+        elif kind == _BYTES:
+            size, at = _varint(message, at)
+            value, at = message[at : at + size], at + size
+        elif kind in (_FIXED32, _FIXED64):
+            size = 4 if kind == _FIXED32 else 8
+            value, at = message[at : at + size], at + size
+        else:
+            raise ValueError(f"wire type {kind} at byte {at}")
+        if at > len(message):
+            raise ValueError("it ends within a field")
+        yield key >> 3, value
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _varints(data: memoryview) -> list[int]:
+    values, at = [], 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        values.append(value)
+    return values
+
+
+def count_multiply_adds(path: Path, frames: int = 64) -> float:
+    """Multiply-adds per frame and channel of all convolutions and matrix products, for calls of `frames` frames.
+
+    The graph runs once, unoptimised, under ONNX Runtime's profiler, which tells the shapes that really
+    occurred. Work per call (the noise's matrix) is shared among its frames.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")  # it hides the weights' shapes
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        feed = {}
+        for node in session.get_inputs():
+            open_sizes = [1, frames] if node.name == "frames" else [1]
+            sizes = iter(open_sizes)
+            feed[node.name] = np.zeros([d if isinstance(d, int) else next(sizes) for d in node.shape], np.float32)
+        session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    return sum(_multiply_adds(event.get("args", {})) for event in events) / frames
+
+
+def _multiply_adds(node: Mapping[str, Any]) -> int:
+    """Of one profiled node, from the shapes of its inputs and its output."""
+    kind = node.get("op_name")
+    known = kind in _CONVOLUTIONS or kind in _TRANSPOSED or kind in _PRODUCTS
+    if not known:
+        return 0
+    inputs = [next(iter(shape.values())) for shape in node["input_type_shape"]]
+    output = next(iter(node["output_type_shape"][0].values()))
+    if kind in _CONVOLUTIONS:
+        return math.prod(output) * math.prod(inputs[_CONVOLUTIONS[kind]][1:])
+    if kind in _TRANSPOSED:
+        return math.prod(inputs[0]) * math.prod(inputs[_TRANSPOSED[kind]][1:])
+    return math.prod(output) * inputs[0][-1]

@@ -1,0 +1,103 @@
+"""`restorer info`: what a model file says about itself, and where its latency comes from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("info")
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the model's config.")
+def info(model: Path | None, as_json: bool) -> None:
+    """Print what the file MODEL says about itself; without MODEL, the bundled model.
+
+    Name, licence, size, what it was trained on, its frames, noise and states, and its latency by layer.
+    """
+    description = describe_model(model)
+    click.echo(json.dumps(description, indent=2) if as_json else format_description(description))
+
+
+def describe_model(path: Path | None) -> dict[str, Any]:
+    """Everything a model file says, with what follows from it: size, states' memory, latency by layer.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, or not made by this project.
+    """
+    from restorer.benchmark_graph import count_parameters, model_path
+    from restorer.model_file import Model
+
+    model = Model(path, "cpu", 1)
+    file = model_path(path)
+    said = {field.name: getattr(model.info, field.name) for field in fields(model.info)}
+    numbers = sum(state.size for state in model.zero_states(1))
+    return {
+        "file": str(file),
+        "size_bytes": file.stat().st_size,
+        "parameters": count_parameters(file),
+        **said,
+        "state_shapes": model.state_shapes,
+        "state_bytes_per_channel": 4 * numbers,
+        "latency": split_latency(
+            model.info.sample_rate, model.info.window_samples, model.info.hop_samples, model.info.lookahead_frames
+        ),
+    }
+
+
+def split_latency(
+    sample_rate: int, window_samples: int, hop_samples: int, lookahead_frames: int
+) -> dict[str, dict[str, float]]:
+    """Latency as ``{layer: {"samples", "ms"}}`` for window, block and lookahead, which add up to "total".
+
+    Window: overlap-add completes a sample when the last window that covers it is there. Block: windows end
+    only every hop, and the latency is that of the sample that waits longest. Lookahead: hops of future that
+    the generator sees.
+    """
+    layers = {
+        "window": window_samples - hop_samples,
+        "block": hop_samples - 1,
+        "lookahead": lookahead_frames * hop_samples,
+    }
+    layers["total"] = sum(layers.values())
+    return {name: {"samples": n, "ms": round(1000 * n / sample_rate, 2)} for name, n in layers.items()}
+
+
+def format_description(description: dict[str, Any]) -> str:
+    """A description as lines for people."""
+    d = description
+    rate_hz = d["sample_rate"]
+    latency = d["latency"]
+    reasons = {
+        "window": f"a sample waits for the last of the windows of {d['window_samples']} samples over it",
+        "block": f"and windows end only every hop of {d['hop_samples']} samples",
+        "lookahead": f"the generator sees {d['lookahead_frames']} hops ahead",
+    }
+    rows = [
+        ("model", f"{d['name']} {d['version']}"),
+        ("file", f"{d['file']}, {d['size_bytes'] / 1e6:.1f} MB"),
+        ("licence", d["licence"] or "not stated"),
+        ("parameters", f"{d['parameters'] / 1e6:.2f} million"),
+        ("trained at", f"{', '.join(f'{kbps:g}' for kbps in d['trained_kbps'])} kbit/s"),
+        ("training data", "; ".join(str(source) for source in d["training_data"]) or "not stated"),
+        ("sample rate", f"{rate_hz} Hz"),
+        ("hop", _samples(d["hop_samples"], rate_hz)),
+        ("window", _samples(d["window_samples"], rate_hz)),
+        ("noise", f"{d['noise_size']} numbers per song" if d["noise_size"] else "none: one restoration only"),
+        ("states", f"{len(d['state_shapes'])}, {d['state_bytes_per_channel'] / 1e3:.0f} kB per channel"),
+        ("warm-up", f"{d['warmup_frames']} frames of silence"),
+        *[(f"metric {name}", json.dumps(value)) for name, value in d["metrics"].items()],
+        ("latency", _samples(latency["total"]["samples"], rate_hz)),
+        *[(f"  {name}", f"{_samples(latency[name]['samples'], rate_hz)}: {why}") for name, why in reasons.items()],
+    ]
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
+
+
+def _samples(count: int, rate_hz: int) -> str:
+    return f"{count} samples ({1000 * count / rate_hz:.1f} ms)"
