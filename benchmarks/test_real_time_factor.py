@@ -1,90 +1,69 @@
-"""How much of one CPU core restoring takes, per second of stereo at 44.1 kHz. Run: pytest benchmarks -s
+"""Offline speed by model, threads and runtime. Run: pytest benchmarks/test_real_time_factor.py -s
 
-Elapsed time over duration of the audio: below 1 is faster than real time.
+Elapsed time over duration of the audio, stereo at 44.1 kHz: below 1 is faster than real time. The measured
+rounds are pytest-benchmark's, and the factor is that of the best one (the least disturbed).
 """
 
-import importlib.resources
-import os
-import platform
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 
 from restorer import Restorer
+from restorer.benchmark import measure_runtimes, thread_counts
+from restorer.benchmark_blocks import looped_music
+from restorer.benchmark_graph import count_multiply_adds
+from restorer.benchmark_machine import describe_machine, matrix_product_peak, one_core
+from restorer.benchmark_report import machine_line
 
-_SECONDS = 20
-_LIMIT = 0.2
-_RELEASED = Path(str(importlib.resources.files("restorer") / "weights" / "compact.onnx"))
-
-pytestmark = pytest.mark.skipif(not _RELEASED.is_file(), reason="no released model yet")
-
-
-def hardware() -> str:
-    """The processor's name, as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        if cpuinfo.exists()
-        else []
-    )
-    return names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
+RATE_HZ = 44100
+SECONDS = 20
+LIMIT = 0.2  # of one core, decoding and encoding included
 
 
-def music(seconds: float) -> np.ndarray:
-    """Stereo harmonics, drums and hiss up to 20 kHz, ``(samples, 2)`` at 44.1 kHz."""
-    random = np.random.default_rng(0)
-    time = np.arange(round(seconds * 44100)) / 44100
-    tones = sum(np.sin(2 * np.pi * 110 * k * time + k) / k for k in range(1, 60))
-    drums = np.exp(-30 * (time % 0.5)) * random.standard_normal(len(time))
-    hiss = 0.02 * random.standard_normal((len(time), 2))
-    return (0.1 * tones + 0.2 * drums)[:, None] + hiss
-
-
-@pytest.fixture
-def one_core() -> Iterator[None]:
-    """Keep every thread of this process on one core while a benchmark runs."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    yield
-    os.sched_setaffinity(0, cores)
-
-
-def report(benchmark, what: str, seconds: float) -> float:  # type: ignore[no-untyped-def]
-    """Print and keep the best round's real-time factor (the least disturbed one)."""
-    factor = benchmark.stats.stats.min / seconds
-    benchmark.extra_info.update(real_time_factor=round(factor, 4), hardware=hardware())
-    print(f"\n{what}: real-time factor {factor:.3f} on one core of {hardware()}")
+def report(benchmark, what: str) -> float:
+    """Print and keep the best round's real-time factor."""
+    factor = benchmark.stats.stats.min / SECONDS
+    hardware = machine_line(describe_machine())
+    benchmark.extra_info.update(real_time_factor=round(factor, 4), hardware=hardware)
+    print(f"\n{what}: real-time factor {factor:.3f} on {hardware}")
     return factor
 
 
-def test_file(benchmark, tmp_path: Path, one_core: None) -> None:  # type: ignore[no-untyped-def]
+def test_file(benchmark, model: Path, tmp_path: Path) -> None:
     """`restore_file` from an MP3 to FLAC, decoding and encoding included."""
-    soundfile.write(tmp_path / "in.mp3", music(_SECONDS), 44100, format="MP3", bitrate_mode="CONSTANT")
-    restorer = Restorer(device="cpu", threads=1)
+    audio = looped_music(SECONDS, RATE_HZ, 2)
+    soundfile.write(tmp_path / "in.mp3", audio.T, RATE_HZ, format="MP3", bitrate_mode="CONSTANT")
+    with one_core():
+        restorer = Restorer(model, device="cpu", threads=1)
 
-    def restore() -> None:
-        restorer.restore_file(tmp_path / "in.mp3", tmp_path / "out.flac", overwrite=True)
+        def restore() -> None:
+            restorer.restore_file(tmp_path / "in.mp3", tmp_path / "out.flac", overwrite=True)
 
-    benchmark.pedantic(restore, rounds=3, iterations=1, warmup_rounds=1)
-    assert report(benchmark, "restore_file, stereo MP3 to FLAC", _SECONDS) <= _LIMIT
+        benchmark.pedantic(restore, rounds=3, iterations=1, warmup_rounds=1)
+    assert report(benchmark, f"{model.name}, MP3 to FLAC, one core") <= LIMIT
 
 
-@pytest.mark.parametrize("block_samples", [512, 4096])
-def test_stream(benchmark, block_samples: int, one_core: None) -> None:  # type: ignore[no-untyped-def]
-    """A stereo stream in blocks of a live host."""
-    seconds = _SECONDS / 4
-    audio = np.ascontiguousarray(music(seconds).T, dtype=np.float32)
-    stream = Restorer(device="cpu", threads=1).stream(channels=2)
+@pytest.mark.parametrize("threads", thread_counts())
+def test_array(benchmark, model: Path, threads: int) -> None:
+    """A whole signal in memory."""
+    audio = looped_music(SECONDS, RATE_HZ, 2)
+    restorer = Restorer(model, device="cpu", threads=threads)
+    benchmark.pedantic(restorer, args=(audio, RATE_HZ), rounds=3, iterations=1, warmup_rounds=1)
+    report(benchmark, f"{model.name}, array, {threads} threads")
 
-    def restore() -> None:
-        for start in range(0, audio.shape[1], block_samples):
-            stream.process(audio[:, start : start + block_samples])
 
-    benchmark.pedantic(restore, rounds=3, iterations=1, warmup_rounds=1)
-    assert report(benchmark, f"stream in blocks of {block_samples}", seconds) < 1
+def test_runtimes(model: Path) -> None:
+    """PyTorch eager and ONNX Runtime side by side, and both beside the machine's matrix product."""
+    rows = measure_runtimes(model, 5.0)
+    peak = matrix_product_peak(3.0)
+    work = count_multiply_adds(model)
+    print(f"\n{model.name}: {work / 1e6:.1f} M multiply-adds per frame and channel; {machine_line(describe_machine())}")
+    print(f"  numpy's float32 matrix product, one thread: {peak / 1e9:.1f} G multiply-adds/s")
+    for row in rows:
+        speed = work / row["seconds_per_frame"]
+        print(
+            f"  {row['runtime']:<14}{row['frames_per_call']:4d} frames a call: "
+            f"real-time factor {row['real_time_factor']:.3f}, {speed / 1e9:.1f} G multiply-adds/s, "
+            f"{100 * speed / peak:.0f} % of that"
+        )

@@ -160,6 +160,16 @@ class AudioReader:
             raise
 
     @property
+    def container(self) -> str:
+        """libsndfile's name of the file format, such as MP3, FLAC, WAV or OGG."""
+        return str(self._file.format)
+
+    @property
+    def subtype(self) -> str:
+        """libsndfile's name of the sample format, such as PCM_16, VORBIS or OPUS."""
+        return str(self._file.subtype)
+
+    @property
     def samples(self) -> int:
         """Length of the output in samples per channel; exact once reading has ended."""
         return resampled_length(self.source_samples, self.source_rate, self.sample_rate)
@@ -188,6 +198,26 @@ class AudioReader:
             pending, waiting = [joined[:, whole:].copy()], waiting - whole
         if waiting:
             yield np.concatenate(pending, axis=1)
+
+    def excerpts(self, count: int, samples: int) -> Iterator[np.ndarray]:
+        """Yield up to `count` stretches of `samples`, evenly spread, at the file's own rate; all of a short file.
+
+        They are for measuring: what is not finite or impossibly loud is 0, and an MP3 is approximate. Use
+        another reader for `blocks`.
+        """
+        skip = 4 * _FRAME_SAMPLES if self._file.format == "MP3" else 0  # until its bit reservoir is complete
+        total = self.source_samples
+        short = total <= count * (samples + skip)
+        for index in range(math.ceil(total / samples) if short else count):
+            try:
+                if not short:
+                    self._file.seek((total - samples - skip) * index // max(1, count - 1))
+                block = self._file.read(samples if short else samples + skip, dtype="float32", always_2d=True)
+            except (soundfile.LibsndfileError, RuntimeError):
+                return
+            block = block if short else block[skip:]
+            if len(block):
+                yield np.ascontiguousarray(np.where(np.abs(block) <= _IMPOSSIBLE_LEVEL, block, 0).T)
 
     def close(self) -> None:
         """Close the file."""

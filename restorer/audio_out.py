@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from restorer.audio_in import SequentialFile
+from restorer.audio_in import SequentialFile, StreamResampler
 from restorer.errors import AudioFileError
 from restorer.tags import copy_tags
 
@@ -23,12 +23,17 @@ _FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     ".flac": ("FLAC", {"24": "PCM_24", "16": "PCM_16"}),
     ".ogg": ("OGG", {"vorbis": "VORBIS"}),
     ".mp3": ("MP3", {"mp3": "MPEG_LAYER_III"}),
+    ".opus": ("OGG", {"opus": "OPUS"}),
 }
-# Best quality: MP3 at 320 kbit/s, Vorbis at quality 9 (about 320 kbit/s; quality 10 is larger and no better).
+EXTENSIONS = tuple(_FORMATS)
+# Best quality: MP3 at 320 kbit/s, Vorbis at quality 9 (about 320 kbit/s; quality 10 is larger and no better),
+# Opus at about 128 kbit/s and channel.
 _ENCODER: dict[str, dict[str, Any]] = {
-    "MP3": {"bitrate_mode": "CONSTANT", "compression_level": 0.0},
-    "OGG": {"compression_level": 0.1},
+    "MPEG_LAYER_III": {"bitrate_mode": "CONSTANT", "compression_level": 0.0},
+    "VORBIS": {"compression_level": 0.1},
+    "OPUS": {"compression_level": 0.5},
 }
+_OPUS_RATE_HZ = 48000  # what Opus works at; 44.1 kHz is not among its rates
 _MAX_CHANNELS = {"MP3": 2}
 _WAV_LIMIT_BYTES = (1 << 32) - (1 << 20)  # sizes in a WAV header have 32 bits; leave room for tags
 _BYTES_PER_SAMPLE = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
@@ -57,15 +62,15 @@ def check_target(
         raise AudioFileError(f"{target} is a folder; name the file to write")
     if target.exists() and Path(source).exists() and os.path.samefile(source, target):
         raise AudioFileError(f"{target} is the input itself; choose another name, the input is never changed")
-    _check_free(target, overwrite)
+    check_free(target, overwrite)
     if not target.parent.is_dir():
         raise AudioFileError(f"cannot write {target}: the folder {target.parent} does not exist; make it first")
-    probe = _temporary_path(target)
+    probe = temporary_path(target)
     try:
         probe.open("xb").close()
         probe.unlink()
     except OSError as error:
-        raise _write_error(target, error) from error
+        raise write_error(target, error) from error
 
 
 def choose_format(target: Path, subtype: str | None) -> tuple[str, str]:
@@ -98,8 +103,8 @@ class AudioWriter:
 
     Parameters
     ----------
-    path : target; its extension picks the format: .wav, .flac, .ogg (Vorbis) or .mp3.
-    channels, sample_rate : of all blocks; sample_rate in Hz.
+    path : target; its extension picks the format: .wav, .flac, .ogg (Vorbis), .mp3 or .opus.
+    channels, sample_rate : of all blocks; sample_rate in Hz. An Opus file has 48 kHz, whatever the blocks have.
     subtype : "16", "24", "float" or a name as soundfile has it; None is 24 bits for .wav and .flac.
     overwrite : replace an existing file.
     tags_from : an audio file whose tags and cover art are carried over.
@@ -134,21 +139,24 @@ class AudioWriter:
         self._tags_from = tags_from
         self._format, self._subtype = choose_format(self.path, subtype)
         _check_channels(self.path, self._format, channels)
-        _check_free(self.path, overwrite)
-        self._temporary = _temporary_path(self.path)
+        check_free(self.path, overwrite)
+        file_rate = _OPUS_RATE_HZ if self._subtype == "OPUS" else sample_rate
+        self._resampler = StreamResampler(channels, sample_rate, file_rate)
+        self._file_samples = 0
+        self._temporary = temporary_path(self.path)
         try:
             self._sink = _Sink(self._temporary)
         except OSError as error:
-            raise _write_error(self.path, error) from error
+            raise write_error(self.path, error) from error
         try:
             self._file = SequentialFile(
                 self._sink,
                 "w",
-                sample_rate,
+                file_rate,
                 channels,
                 self._subtype,
                 format=self._format,
-                **_ENCODER.get(self._format, {}),
+                **_ENCODER.get(self._subtype, {}),
             )
         except soundfile.LibsndfileError as error:
             self._discard()
@@ -162,13 +170,17 @@ class AudioWriter:
             raise AudioFileError(f"cannot write {self.path}: a sample after {self._seconds()} is NaN or infinite")
         if self._format == "WAV" and self._end_bytes(block.shape[1]) > _WAV_LIMIT_BYTES:
             raise AudioFileError(f"cannot write {self.path}: a WAV file ends at 4 GiB; write .flac")
+        self._encode(self._resampler.process(block))
+        self.samples += block.shape[1]
+
+    def _encode(self, block: np.ndarray) -> None:
         try:
             self._file.write(self._to_file_samples(block))
         except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
             raise self._failure(error, "the encoder failed") from error
         if self._sink.error:
             raise self._failure(self._sink.error, "the encoder failed")
-        self.samples += block.shape[1]
+        self._file_samples += block.shape[1]
 
     def __enter__(self) -> AudioWriter:
         return self
@@ -183,6 +195,9 @@ class AudioWriter:
             self._discard()
 
     def _finish(self) -> None:
+        rest = self._resampler.flush()
+        if rest.shape[1]:
+            self._encode(rest)
         try:
             self._file.close()
             self._sink.close()
@@ -191,9 +206,9 @@ class AudioWriter:
             if self._tags_from is not None:
                 self.warnings += copy_tags(self._tags_from, self._temporary)
             found = soundfile.info(str(self._temporary)).frames
-            if found != self.samples and self._format != "MP3":
-                raise self._failure(None, f"only {found} of {self.samples} samples arrived in the file")
-            _check_free(self.path, self._overwrite)
+            if found != self._file_samples and self._format != "MP3":
+                raise self._failure(None, f"only {found} of {self._file_samples} samples arrived in the file")
+            check_free(self.path, self._overwrite)
             os.replace(self._temporary, self.path)
         except (soundfile.LibsndfileError, OSError) as error:
             raise self._failure(error, "the finished file cannot be read back") from error
@@ -227,7 +242,7 @@ class AudioWriter:
     def _failure(self, error: BaseException | None, otherwise: str) -> AudioFileError:
         """Name the reason: the system's, where there is one."""
         system = self._sink.error or (error if isinstance(error, OSError) else None)
-        return _write_error(self.path, system) if system else AudioFileError(f"cannot write {self.path}: {otherwise}")
+        return write_error(self.path, system) if system else AudioFileError(f"cannot write {self.path}: {otherwise}")
 
 
 class _Sink(io.RawIOBase):
@@ -273,14 +288,17 @@ def _check_channels(target: Path, name: str, channels: int) -> None:
         )
 
 
-def _check_free(target: Path, overwrite: bool) -> None:
+def check_free(target: Path, overwrite: bool) -> None:
+    """An AudioFileError where `target` exists and may not be replaced."""
     if target.exists() and not overwrite:
         raise AudioFileError(f"{target} exists; choose another name or pass --overwrite (overwrite=True)")
 
 
-def _temporary_path(target: Path) -> Path:
+def temporary_path(target: Path) -> Path:
+    """A hidden name beside `target`, with its extension, for the file that is being written."""
     return target.with_name(f".restorer-{secrets.token_hex(6)}{target.suffix.lower()}")
 
 
-def _write_error(target: Path, error: OSError) -> AudioFileError:
+def write_error(target: Path, error: OSError) -> AudioFileError:
+    """The system's error as the one line of ours."""
     return AudioFileError(f"cannot write {target}: {error.strerror or error}")

@@ -5,6 +5,7 @@ slow machine or a large model would need more time for.
 """
 
 import dataclasses
+import functools
 import importlib
 import math
 import tempfile
@@ -84,13 +85,17 @@ def run(
         Model(path, "cpu", 1)
     say("matrix product")
     machine = describe_machine()
-    machine["peak_giga_multiply_adds_per_second"] = round(matrix_product_peak(effort.peak_seconds) / 1e9, 2)
-    measured = [measure_model(path, effort, machine["peak_giga_multiply_adds_per_second"], say) for path in models]
+    before = matrix_product_peak(effort.peak_seconds)
+    measured = [measure_model(path, effort, say) for path in models]
+    peak = max(before, matrix_product_peak(effort.peak_seconds)) / 1e9
+    machine["peak_giga_multiply_adds_per_second"] = round(peak, 2)
+    for model in measured:
+        model["share_of_peak"] = round(model["giga_multiply_adds_per_second"] / peak, 3)
     return {"restorer": __version__, "machine": machine, "models": measured}
 
 
-def measure_model(path: Path | None, effort: Effort, peak: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything about one model; `peak` is the machine's, in 10^9 multiply-adds per second."""
+def measure_model(path: Path | None, effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything about one model that does not need the machine's peak."""
     file = model_path(path)
     with one_core():
         one = Restorer(file, device="cpu", threads=1)
@@ -142,7 +147,6 @@ def measure_model(path: Path | None, effort: Effort, peak: float, say: Callable[
         "runtimes": runtimes,
         "multiply_adds_per_frame": round(work),
         "giga_multiply_adds_per_second": round(reached, 2),
-        "share_of_peak": round(reached / peak, 3),
     }
 
 
@@ -187,20 +191,20 @@ def measure_load(file: Path, rounds: int) -> float:
     return float(np.median([run_python(_LOAD, str(file.resolve())) for _ in range(rounds)]))
 
 
-def measure_memory(file: Path, minutes: float) -> dict[str, Any]:
+def measure_memory(file: Path, minutes: float, rate_hz: int = RATE_HZ) -> dict[str, Any]:
     """Peak resident memory of a fresh process that restores a stereo WAV of some minutes to FLAC, and its speed."""
-    piece = music(RATE_HZ, 2).T
+    piece = music(rate_hz, 2).T
+    samples = left = round(60 * minutes * rate_hz)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "song.wav", Path(folder) / "restored.flac"
-        left = round(60 * minutes * RATE_HZ)
-        with soundfile.SoundFile(source, "w", RATE_HZ, 2, "PCM_16") as song:
+        with soundfile.SoundFile(source, "w", rate_hz, 2, "PCM_16") as song:
             while left > 0:
                 song.write(piece[:left])
                 left -= len(piece)
         peak, factor = run_python(_MEMORY, str(file.resolve()), str(source), str(target))
         restored = soundfile.info(target)
-        if restored.frames != round(60 * minutes * RATE_HZ):
-            raise RestorerError(f"{minutes:g} minutes came back as {restored.duration / 60:g}; report this as a bug")
+    if restored.frames != round(samples * restored.samplerate / rate_hz):
+        raise RestorerError(f"{minutes:g} minutes came back as {restored.duration / 60:g}; please report this bug")
     return {
         "minutes": round(minutes, 3),
         "peak_mb": round(peak / 1e6, 1) if peak else None,
@@ -213,15 +217,42 @@ def measure_runtimes(file: Path, limit_seconds: float) -> list[dict[str, Any]]:
 
     `seconds_per_frame` is per frame and channel; the real-time factor is that of stereo.
     """
-    rows = []
     with one_core():
         model = Model(file, "cpu", 1)
+        rows = [
+            _runtime_row("ONNX Runtime", model.info, frames, _onnx_call(model, frames), limit_seconds)
+            for frames in _FRAMES_PER_CALL
+        ]
+        return rows + _measure_torch(model, limit_seconds)
+
+
+def _measure_torch(model: Model, limit_seconds: float) -> list[dict[str, Any]]:
+    """The generator that the model's config describes, with new weights: speed does not depend on them.
+
+    torch is found by name, since nothing that runs a model needs it; without it, or for a model that was not
+    trained here, the list is empty.
+    """
+    try:
+        torch = importlib.import_module("torch")
+        config = importlib.import_module("restorer.training.config")
+        build = importlib.import_module("restorer.training.models").build_generator
+        settings = config.from_dict(config.Config, dict(model.info.config), model.source)
+    except (ImportError, RestorerError):
+        return []
+    generator = build(settings.generator).eval()
+    states = [torch.zeros(2, *shape) for shape in generator.state_shapes]
+    rows = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         for frames in _FRAMES_PER_CALL:
-            rows.append(_runtime_row("ONNX Runtime", model.info, frames, _onnx_call(model, frames), limit_seconds))
-        for frames in _FRAMES_PER_CALL:
-            call = _torch_call(model, frames)
-            if call is not None:
+            spectrum, noise = (torch.from_numpy(values) for values in _inputs(model, frames))
+            arguments = (spectrum, noise if model.info.noise_size else None, *states)
+            with torch.inference_mode():
+                call = functools.partial(generator, *arguments)
                 rows.append(_runtime_row("PyTorch eager", model.info, frames, call, limit_seconds))
+    finally:
+        torch.set_num_threads(threads)
     return rows
 
 
@@ -252,30 +283,6 @@ def _onnx_call(model: Model, frames: int) -> Callable[[], object]:
     spectrum, noise = _inputs(model, frames)
     states = model.zero_states(2)
     return lambda: model.run(spectrum, noise, states)
-
-
-def _torch_call(model: Model, frames: int) -> Callable[[], object] | None:
-    """One call of the generator that the model's config describes, with new weights, or None without PyTorch.
-
-    Speed does not depend on the weights. torch is found by name: nothing that runs a model needs it.
-    """
-    try:
-        torch = importlib.import_module("torch")
-        config = importlib.import_module("restorer.training.config")
-        build = importlib.import_module("restorer.training.models").build_generator
-        settings = config.from_dict(config.Config, dict(model.info.config), model.source)
-    except (ImportError, RestorerError):
-        return None
-    torch.set_num_threads(1)
-    generator = build(settings.generator).eval()
-    spectrum, noise = (torch.from_numpy(values) for values in _inputs(model, frames))
-    states = [torch.zeros(2, *shape) for shape in generator.state_shapes]
-
-    def call() -> object:
-        with torch.inference_mode():
-            return generator(spectrum, noise if settings.generator.noise_size else None, *states)
-
-    return call
 
 
 def _best(call: Callable[[], object], rounds: int) -> float:

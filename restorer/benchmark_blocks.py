@@ -72,9 +72,12 @@ def measure_blocks(
     piece = music(sample_rate_hz, channels)
     starts = itertools.cycle(range(0, piece.shape[1] - block_samples + 1, block_samples))
     stream = restorer.stream(channels, sample_rate_hz)
+    end = time.perf_counter() + limit_seconds
     for _ in range(math.ceil(_WARM_UP_SECONDS * sample_rate_hz / block_samples)):
         start = next(starts)
         stream.process(piece[:, start : start + block_samples])
+        if time.perf_counter() > end:
+            break
 
     count = max(1, round(seconds * sample_rate_hz / block_samples))
     times = np.zeros(count)

@@ -22,7 +22,7 @@ from restorer.errors import ConfigError
 def benchmark(models: tuple[Path, ...], as_json: bool, markdown: bool, earlier: Path | None, quick: bool) -> None:
     """Measure on this machine how fast each MODEL is; without MODEL, the bundled model.
 
-    Less than two minutes per model: whole signals by threads, streams by block size, latency, load time,
+    Less than two minutes for the bundled model: whole signals by threads, streams by block size, latency, load time,
     memory, ONNX Runtime beside PyTorch where that is installed, and the share of the machine's matrix-product
     peak. Close other programs first.
     """

@@ -35,8 +35,8 @@ def _format_model(model: dict[str, Any], machine: dict[str, Any]) -> list[str]:
         f"generator: {_work(model, machine)}",
         "",
         "real-time factor (time taken / duration), stereo at 44.1 kHz",
-        *[f"  {_offline_name(row):<42}{row['real_time_factor']:8.3f}" for row in model["offline"]],
-        *[f"  {_runtime_name(row):<42}{row['real_time_factor']:8.3f}" for row in model["runtimes"]],
+        *[f"  {_offline_name(row):<48}{row['real_time_factor']:8.3f}" for row in model["offline"]],
+        *[f"  {_runtime_name(row):<48}{row['real_time_factor']:8.3f}" for row in model["runtimes"]],
         "",
         "streams on one core: time per block in ms beside the block's duration",
         "   rate  channels  block  lasts     mean      p99    p99.9    worst  misses / blocks  real-time factor",
@@ -56,8 +56,8 @@ def format_markdown(result: dict[str, Any]) -> str:
     columns = [_markdown_rows(model, machine) for model in models]
     names = list(dict.fromkeys(name for column in columns for name in column))
     lines = [
-        f"Measured on {machine_line(machine)}. A real-time factor is time taken / duration of the audio, here stereo at "
-        "44.1 kHz; a miss is a block that took longer than it lasts.",
+        f"Measured on {machine_line(machine)}. A real-time factor is time taken / duration of the audio, here stereo "
+        "at 44.1 kHz; a miss is a block that took longer than it lasts.",
         "",
         f"| | {' | '.join(model['name'] for model in models)} |",
         f"|---|{'---|' * len(models)}",

@@ -97,6 +97,6 @@ def find_cutoff(power: NDArray[np.float64], sample_rate: int) -> Cutoff:
         if 10 * np.log10((region.mean() + _FLOOR) / (np.median(region) + _FLOOR)) > _DENSE_DB:
             continue
         best = fall
-        falling = np.flatnonzero(level[below_start:] < below - 6.0)
-        edge = (below_start + int(falling[0])) * width
+        passed = float(level[at - span(1500) : at - span(500)].mean())
+        edge = (int(np.flatnonzero(level >= passed - 6.0)[-1]) + 1) * width
     return Cutoff(edge, bandwidth)

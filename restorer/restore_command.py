@@ -1,30 +1,63 @@
-"""``restorer restore``: one audio file in, one restored file (or several candidates) out."""
+"""``restorer restore``: files, folders or a pipe in; restored files, a mirrored tree or a pipe out."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from restorer.audio_in import AudioReader
 from restorer.audio_out import check_target, choose_format
+from restorer.errors import AudioFileError, ConfigError
 
 if TYPE_CHECKING:
     from restorer import RestoreReport
 
+_PIPE = Path("-")
+FORMATS = ("flac", "wav", "mp3", "ogg", "opus")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options by their names."""
+
+    seed: int
+    candidates: int | None
+    mix: float
+    device: str
+    model: Path | None
+    threads: int | None
+    overwrite: bool
+    subtype: str | None
+    force: bool
+    audio_format: str | None
+    jobs: int
+    dry_run: bool
+
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + (self.candidates or 1))
+
+    @property
+    def forced(self) -> bool:
+        """Whoever asks for several candidates wants restorations, and no copies."""
+        return self.force or self.candidates is not None
+
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUTPUT", type=click.Path())
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which restoration to make.")
 @click.option(
     "--candidates",
     type=click.IntRange(min=1),
-    help="Make N restorations with seeds from --seed on; OUTPUT gets .seedS before its extension.",
+    help="Make N restorations with seeds from --seed on; outputs get .seedS before their extension. Implies --force.",
     metavar="N",
 )
 @click.option(
@@ -42,8 +75,8 @@ if TYPE_CHECKING:
     help="Where the model runs.",
 )
 @click.option("--model", type=click.Path(path_type=Path), help="ONNX model; without it the bundled one.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each job.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option(
     "--bits",
     "--subtype",
@@ -51,45 +84,147 @@ if TYPE_CHECKING:
     type=click.Choice(["16", "24", "float"]),
     help="Sample format of .wav (16, 24, float) and .flac (16, 24).  [default: 24]",
 )
-def restore(
-    source: Path,
-    target: Path,
-    seed: int,
-    candidates: int | None,
-    mix: float,
-    device: str,
-    model: Path | None,
-    threads: int | None,
-    overwrite: bool,
-    subtype: str | None,
-) -> None:
-    """Restore the audio file INPUT to OUTPUT at 44.1 kHz.
+@click.option("--force", is_flag=True, help="Restore transparent files too; without it they are copied with a note.")
+@click.option(
+    "--format",
+    "audio_format",
+    type=click.Choice(FORMATS),
+    help="Format of the files in an OUTPUT folder.  [default: flac]",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Files in work at the same time.",
+    metavar="N",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done with each file, and write nothing.")
+def restore(sources: tuple[Path, ...], target: str, **values: Any) -> None:
+    """Restore audio at 44.1 kHz: a file, whole folders, or a pipe.
 
     INPUT is MP3, WAV, FLAC, Ogg Vorbis, Ogg Opus or AIFF. The extension of OUTPUT picks its format: .wav,
-    .flac, .ogg or .mp3. Tags and cover art are carried over.
+    .flac, .ogg, .mp3 or .opus (48 kHz). Tags and cover art are carried over. A file that is transparent
+    already, as `restorer inspect` tells, is copied with a note.
+
+    Folders, patterns and several files go to an OUTPUT folder that mirrors their tree. What was done before
+    is skipped; a bad file does not stop the rest, but the exit status is 1.
+
+    INPUT - reads a WAV stream from standard input, OUTPUT - writes one to standard output.
     """
-    targets = {seed: target} if candidates is None else _name_candidates(target, seed, candidates)
+    options = Options(**values)
+    out = Path(target)
+    if _PIPE in sources or out == _PIPE:
+        _restore_through_pipe(sources, out, options)
+    elif _is_batch(sources, target, options):
+        from restorer.batch_command import restore_batch
+
+        restore_batch(sources, out, options)
+    else:
+        _restore_one(sources[0], out, options)
+
+
+def _is_batch(sources: tuple[Path, ...], target: str, options: Options) -> bool:
+    from restorer.audio_out import EXTENSIONS
+    from restorer.batch_plan import is_pattern
+
+    out = Path(target)
+    into_folder = out.is_dir() or target.endswith(("/", os.sep)) or (options.audio_format and not out.suffix)
+    if not into_folder and out.suffix.lower() in EXTENSIONS:
+        if len(sources) > 1:
+            raise ConfigError(f"{out} names a file and there are {len(sources)} inputs; name a folder to write to")
+        return False
+    return bool(into_folder) or len(sources) > 1 or sources[0].is_dir() or is_pattern(sources[0])
+
+
+def _refuse_batch_options(options: Options) -> None:
+    for name, given in (
+        ("--format", options.audio_format),
+        ("--jobs", options.jobs > 1),
+        ("--dry-run", options.dry_run),
+    ):
+        if given:
+            raise ConfigError(f"{name} is for an OUTPUT folder; here the extension of OUTPUT says all, leave it out")
+
+
+def _restore_one(source: Path, target: Path, options: Options) -> None:
+    _refuse_batch_options(options)
+    seed = options.seed
+    targets = {seed: target} if options.candidates is None else _name_candidates(target, seed, options.candidates)
     # Everything that can be wrong is looked at before the slow work.
     with AudioReader(source) as reader:
         channels = reader.channels
     for path in targets.values():
-        check_target(source, path, overwrite, subtype, channels)
-    bits = choose_format(target, subtype)[1]
+        check_target(source, path, options.overwrite, options.subtype, channels)
+    choose_format(target, options.subtype)
 
     from restorer import Restorer
+    from restorer.restoring import restore_or_copy
 
-    restorer = Restorer(model, device=device, threads=threads)
+    restorer = Restorer(options.model, device=options.device, threads=options.threads)
     shown: set[str] = set()
     for each_seed, path in targets.items():
         with _progress_bar(path.name) as progress:
-            report = restorer.restore_file(
-                source, path, seed=each_seed, mix=mix, overwrite=overwrite, subtype=bits, progress=progress
+            report, found = restore_or_copy(
+                restorer,
+                source,
+                path,
+                seed=each_seed,
+                mix=options.mix,
+                overwrite=options.overwrite,
+                subtype=options.subtype,
+                force=options.forced,
+                progress=progress,
             )
-        for warning in report.warnings:
-            if warning not in shown:
-                click.echo(f"Warning: {warning}", err=True)
-                shown.add(warning)
-        click.echo(_summary(report), err=True)
+        _warn(report, shown)
+        if found:
+            click.echo(f"Note: {source}: {found.reason}; it was copied unprocessed (--force restores it)", err=True)
+        click.echo(_summary(report, "copied" if found else "restored"), err=True)
+
+
+def _restore_through_pipe(sources: tuple[Path, ...], target: Path, options: Options) -> None:
+    _refuse_batch_options(options)
+    if len(sources) > 1:
+        raise ConfigError(f"- stands for one stream and there are {len(sources)} inputs; name one")
+    if options.candidates is not None:
+        raise ConfigError("--candidates needs files and not -; choose one restoration with --seed")
+    source: Path | BinaryIO = sources[0]
+    if source != _PIPE:
+        AudioReader(sources[0]).close()
+    elif sys.stdin.isatty():
+        raise AudioFileError("standard input is a terminal; pipe a WAV stream into it")
+    else:
+        source = sys.stdin.buffer
+    if target != _PIPE:
+        check_target(sources[0], target, options.overwrite, options.subtype)
+    elif sys.stdout.isatty():
+        raise AudioFileError("standard output is a terminal; pipe it into a program or a file")
+
+    from restorer import Restorer
+    from restorer.restoring import restore_pipe
+
+    restorer = Restorer(options.model, device=options.device, threads=options.threads)
+    with _progress_bar(sources[0].name if sources[0] != _PIPE else "standard input") as progress:
+        report = restore_pipe(
+            restorer,
+            source,
+            sys.stdout.buffer if target == _PIPE else target,
+            seed=options.seed,
+            mix=options.mix,
+            overwrite=options.overwrite,
+            subtype=options.subtype,
+            force=options.force,
+            progress=progress,
+        )
+    _warn(report, set())
+    click.echo(_summary(report), err=True)
+
+
+def _warn(report: RestoreReport, shown: set[str]) -> None:
+    for warning in report.warnings:
+        if warning not in shown:
+            click.echo(f"Warning: {warning}", err=True)
+            shown.add(warning)
 
 
 def _name_candidates(target: Path, seed: int, count: int) -> dict[int, Path]:
@@ -111,10 +246,10 @@ def _progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
         yield show
 
 
-def _summary(report: RestoreReport) -> str:
+def _summary(report: RestoreReport, done: str = "restored") -> str:
     minutes, seconds = divmod(report.seconds, 60)
     parts = [
-        f"{int(minutes)}:{seconds:04.1f} restored in {report.elapsed_seconds:.1f} s",
+        f"{int(minutes)}:{seconds:04.1f} {done} in {report.elapsed_seconds:.1f} s",
         f"real-time factor {report.real_time_factor:.3f}",
     ]
     if report.peak_memory_bytes is not None:

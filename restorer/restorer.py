@@ -209,7 +209,7 @@ class Restorer:
             elapsed_seconds=elapsed,
             real_time_factor=elapsed / seconds if seconds else 0.0,
             clipped_samples=writer.clipped_samples,
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=peak_memory_bytes(),
             warnings=tuple(warnings),
         )
 
@@ -248,7 +248,7 @@ def _write(writer: AudioWriter, block: Float32) -> int:
     return block.shape[1]
 
 
-def _peak_memory_bytes() -> int | None:
+def peak_memory_bytes() -> int | None:
     try:
         import resource
     except ImportError:  # Windows

@@ -95,7 +95,7 @@ def copy_tags(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
     Parameters
     ----------
     source : MP3, WAV or AIFF (ID3), FLAC, Ogg Vorbis or Opus (Vorbis comments), any of them without tags.
-    target : finished audio file ending in .mp3, .wav, .flac or .ogg.
+    target : finished audio file ending in .mp3, .wav, .flac, .ogg or .opus.
 
     Returns
     -------
@@ -198,7 +198,7 @@ def _write(path: Path, tags: _Tags) -> None:
         _fill_id3(wave.tags, tags)
         wave.save()
     else:
-        file: Any = FLAC(path) if suffix == ".flac" else OggVorbis(path)
+        file: Any = {".flac": FLAC, ".opus": OggOpus}.get(suffix, OggVorbis)(path)
         if file.tags is None:
             file.add_tags()
         for name, values in tags.text.items():

@@ -135,6 +135,41 @@ def test_a_broken_mp3_is_restored_with_a_warning(
     assert 10000 < soundfile.info(tmp_path / "out.wav").frames < 44101
 
 
+@pytest.mark.parametrize("name", ["same.wav", "other.flac"])
+def test_a_transparent_file_is_copied_with_a_note(tmp_path: Path, model: Path, name: str) -> None:
+    source, target = tmp_path / "full.wav", tmp_path / name
+    random = np.random.default_rng(0)
+    soundfile.write(source, random.uniform(-0.5, 0.5, (44100, 2)), 44100, "PCM_16")
+    result = run_restore(source, target, model)
+    assert result.exit_code == 0, result.output
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+    assert len(notes) == 1
+    assert "transparent" in notes[0] and "--force" in notes[0]
+    np.testing.assert_array_equal(soundfile.read(target)[0], soundfile.read(source)[0])
+    if name == "same.wav":
+        assert target.read_bytes() == source.read_bytes()
+    result = run_restore(source, target, model, "--force", "--overwrite")
+    assert result.exit_code == 0 and "Note" not in result.stderr
+    assert not np.array_equal(soundfile.read(target)[0], soundfile.read(source)[0])
+    run_restore(source, tmp_path / "take.wav", model, "--candidates", 1)
+    assert not np.array_equal(soundfile.read(tmp_path / "take.seed0.wav")[0], soundfile.read(source)[0])
+
+
+def test_a_transparent_file_of_another_rate_or_format_is_converted(tmp_path: Path, model: Path) -> None:
+    random = np.random.default_rng(0)
+    soundfile.write(tmp_path / "full.wav", random.uniform(-0.5, 0.5, (48000, 1)), 48000, "PCM_24")
+    assert run_restore(tmp_path / "full.wav", tmp_path / "a.wav", model, "--bits", 16).exit_code == 0
+    info = soundfile.info(tmp_path / "a.wav")
+    assert (info.samplerate, info.frames, info.subtype) == (44100, 44100, "PCM_16")
+    assert run_restore(tmp_path / "full.wav", tmp_path / "a.opus", model).exit_code == 0
+    assert soundfile.info(tmp_path / "a.opus").frames == 48000
+
+
+def test_options_of_folders_are_refused_for_a_file(tmp_path: Path, song: Path, model: Path) -> None:
+    for option in (["--format", "mp3"], ["--jobs", 2], ["--dry-run"]):
+        check_refused(run_restore(song, tmp_path / "out.wav", model, *option), option[0])
+
+
 # Bad input: one line, status 2, nothing written.
 
 

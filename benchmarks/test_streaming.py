@@ -1,0 +1,52 @@
+"""Streams against the clock: block times beside the duration of a block. Run: pytest benchmarks/test_streaming.py -s
+
+Ten minutes of audio for each of 16 cases, on one core and without pauses; RESTORER_STREAM_MINUTES=0.1 makes
+it quick.
+"""
+
+from pathlib import Path
+
+import pytest
+from conftest import setting
+
+from restorer import Restorer
+from restorer.benchmark_blocks import BLOCKS_SAMPLES, RATES_HZ, measure_blocks, measure_latency
+from restorer.benchmark_machine import describe_machine, one_core
+from restorer.benchmark_report import machine_line
+
+MINUTES = setting("RESTORER_STREAM_MINUTES", 10.0)
+
+
+@pytest.mark.parametrize("block_samples", BLOCKS_SAMPLES)
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_block_times(model: Path, rate_hz: int, channels: int, block_samples: int) -> None:
+    with one_core():
+        restorer = Restorer(model, device="cpu", threads=1)
+        times = measure_blocks(restorer, rate_hz, channels, block_samples, 60 * MINUTES)
+    print(
+        f"\n{model.name}, {rate_hz} Hz, {channels} channels, {times.blocks} blocks of {block_samples} samples "
+        f"({times.block_ms:.2f} ms): mean {times.mean_ms:.3f} ms, p99 {times.p99_ms:.3f}, p99.9 {times.p999_ms:.3f}, "
+        f"worst {times.worst_ms:.3f}, {times.misses} misses, real-time factor {times.real_time_factor:.3f} "
+        f"on {machine_line(describe_machine())}"
+    )
+    assert times.real_time_factor < 1
+
+
+@pytest.mark.parametrize("block_samples", BLOCKS_SAMPLES)
+def test_stream(benchmark, model: Path, block_samples: int) -> None:
+    """Two seconds of a stereo stream, for pytest-benchmark's table and its comparisons between commits."""
+    with one_core():
+        restorer = Restorer(model, device="cpu", threads=1)
+        arguments = (restorer, 44100, 2, block_samples, 2.0)
+        benchmark.pedantic(measure_blocks, args=arguments, rounds=3, iterations=1, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("rate_hz", [16000, 22050, 44100, 48000, 96000])
+def test_latency(model: Path, rate_hz: int) -> None:
+    """What a stream is behind, measured; at the model's rate it is what the model file says."""
+    restorer = Restorer(model, device="cpu", threads=1)
+    behind = measure_latency(restorer, rate_hz)
+    print(f"\n{model.name} at {rate_hz} Hz: latency {1000 * behind:.1f} ms")
+    if rate_hz == restorer.sample_rate:
+        assert abs(behind - restorer.latency_samples / rate_hz) < 1e-9

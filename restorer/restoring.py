@@ -1,0 +1,181 @@
+"""One input to one output: restored if it needs it, else carried over unprocessed; and through pipes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from restorer.audio_in import AudioReader
+from restorer.audio_out import AudioWriter, check_free, check_target, choose_format, temporary_path, write_error
+from restorer.inspection import Inspection, inspect_file
+from restorer.pipe import NAME, WavStreamReader, WavStreamWriter
+from restorer.restorer import Restorer, RestoreReport, peak_memory_bytes
+
+Progress = Callable[[int, int], None]
+_BLOCK_SAMPLES = 1 << 16
+_PIPE_BLOCK_SAMPLES = 1 << 13  # small, so that little waits in a pipe from a live source
+_COPIED = ("PCM_16", "PCM_24", "MPEG_LAYER_III", "VORBIS", "OPUS")
+_WAV_NAMES = {"WAVEX": "WAV"}
+
+
+def restore_or_copy(
+    restorer: Restorer,
+    source: Path,
+    target: Path,
+    seed: int = 0,
+    mix: float = 1.0,
+    overwrite: bool = False,
+    subtype: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> tuple[RestoreReport, Inspection | None]:
+    """Restore a file, unless inspection finds it transparent and `force` is not set.
+
+    Returns
+    -------
+    The report, and the inspection if the file was carried over unprocessed.
+
+    Raises
+    ------
+    AudioFileError : a file cannot be read or written.
+    """
+    if not force and (found := inspect_file(source, count_clipped=False)).transparent:
+        return copy_unprocessed(source, target, restorer.sample_rate, overwrite, subtype, progress), found
+    chosen = choose_format(target, subtype)[1]
+    report = restorer.restore_file(
+        source, target, seed=seed, mix=mix, overwrite=overwrite, subtype=chosen, progress=progress
+    )
+    return report, None
+
+
+def copy_unprocessed(
+    source: Path,
+    target: Path,
+    sample_rate: int,
+    overwrite: bool = False,
+    subtype: str | None = None,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """Carry a file over as it sounds: byte for byte where format and rate are those wanted, else decoded.
+
+    Parameters and errors are those of `Restorer.restore_file`; `sample_rate` in Hz is what the output gets.
+    """
+    check_target(source, target, overwrite, subtype)
+    started = time.perf_counter()
+    clipped, warnings = 0, []
+    with AudioReader(source, sample_rate) as reader:
+        if _is_wanted(reader, target, sample_rate, subtype):
+            _copy_bytes(source, target, overwrite)
+        else:
+            with AudioWriter(
+                target, reader.channels, sample_rate, subtype=subtype, overwrite=overwrite, tags_from=source
+            ) as writer:
+                for block in reader.blocks(_BLOCK_SAMPLES):
+                    writer.write(block)
+                    if progress:
+                        progress(min(writer.samples, reader.samples), max(reader.samples, writer.samples))
+            clipped, warnings = writer.clipped_samples, writer.warnings
+        samples, warnings = reader.samples, [*reader.warnings, *warnings]
+    return _report(target, samples, sample_rate, started, clipped, warnings)
+
+
+def restore_pipe(
+    restorer: Restorer,
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    seed: int = 0,
+    mix: float = 1.0,
+    overwrite: bool = False,
+    subtype: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """Restore from a WAV stream, to one, or both, in bounded memory; what comes in goes out block by block.
+
+    A stream cannot be inspected before it is restored; a file that is transparent passes unprocessed unless
+    `force` is set.
+
+    Raises
+    ------
+    AudioFileError : the input is no audio, or the target cannot be written.
+    """
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        reader: AudioReader | WavStreamReader
+        if isinstance(source, Path):
+            if not force and inspect_file(source, count_clipped=False).transparent:
+                mix = 0.0
+            reader = stack.enter_context(AudioReader(source, restorer.sample_rate))
+            stream = restorer.stream(reader.channels, restorer.sample_rate, seed, mix)
+        else:
+            reader = WavStreamReader(source)
+            stream = restorer.stream(reader.channels, reader.sample_rate, seed, mix)
+        writer: AudioWriter | WavStreamWriter
+        if isinstance(target, Path):
+            check_target(NAME, target, overwrite, subtype, reader.channels)
+            writer = stack.enter_context(
+                AudioWriter(target, reader.channels, restorer.sample_rate, subtype=subtype, overwrite=overwrite)
+            )
+        else:
+            writer = WavStreamWriter(target, reader.channels, restorer.sample_rate, subtype)
+        read = written = 0
+        for block in reader.blocks(_PIPE_BLOCK_SAMPLES):
+            read += block.shape[1]
+            restored = stream.process(block)
+            writer.write(restored)
+            written += restored.shape[1]
+            if progress and reader.samples:
+                progress(min(read, reader.samples), reader.samples)
+        restored = stream.flush()
+        writer.write(restored)
+        written += restored.shape[1]
+    warnings = list(reader.warnings)
+    if stream.replaced_samples:
+        warnings.append(f"{NAME}: {stream.replaced_samples} impossible samples were replaced by silence")
+    shown = target if isinstance(target, Path) else Path("-")
+    return _report(shown, written, restorer.sample_rate, started, writer.clipped_samples, warnings)
+
+
+def _is_wanted(reader: AudioReader, target: Path, sample_rate: int, subtype: str | None) -> bool:
+    """Whether the file already is what would be written; a sample format that nobody asked for may differ."""
+    container, chosen = choose_format(target, subtype)
+    # Float samples may be NaN or infinite: only decoding tells.
+    found = _WAV_NAMES.get(reader.container, reader.container)
+    if reader.warnings or reader.subtype not in _COPIED or found != container:
+        return False
+    if (subtype is not None or container == "OGG") and reader.subtype != chosen:
+        return False
+    return reader.source_rate == (48000 if chosen == "OPUS" else sample_rate)
+
+
+def _copy_bytes(source: Path, target: Path, overwrite: bool) -> None:
+    temporary = temporary_path(target)
+    try:
+        shutil.copyfile(source, temporary)
+        check_free(target, overwrite)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _report(
+    target: Path, samples: int, sample_rate: int, started: float, clipped: int, warnings: list[str]
+) -> RestoreReport:
+    elapsed, seconds = time.perf_counter() - started, samples / sample_rate
+    return RestoreReport(
+        target=target,
+        samples=samples,
+        seconds=seconds,
+        elapsed_seconds=elapsed,
+        real_time_factor=elapsed / seconds if seconds else 0.0,
+        clipped_samples=clipped,
+        peak_memory_bytes=peak_memory_bytes(),
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,85 @@
+"""`restorer info` tells what the file says, and latency layers that add up to the file's latency."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from click.testing import CliRunner
+from toy_model import RELEASED, make_model, save_convolution
+
+from restorer.benchmark_graph import count_multiply_adds, count_parameters
+from restorer.errors import ModelError
+from restorer.info_command import describe_model, info, split_latency
+
+needs_released = pytest.mark.skipif(not RELEASED.is_file(), reason="no released model yet")
+
+
+def weights_of(path: Path) -> int:
+    """The same count by the onnx package."""
+    constants = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer]
+    return sum(values.size for values in constants if values.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("kind", ["identity", "convolution", "small_window"])
+def test_description_matches_the_file(kind: str, tmp_path: Path) -> None:
+    path = make_model(kind, tmp_path)
+    description = describe_model(path)
+    said = json.loads(onnx.load(str(path)).metadata_props[0].value)
+    assert {name: description[name] for name in said} == {
+        name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
+    }
+    latency = description["latency"]
+    assert latency["total"]["samples"] == said["latency_samples"]
+    assert latency["total"]["samples"] == sum(latency[name]["samples"] for name in ("window", "block", "lookahead"))
+    assert latency["total"]["ms"] == pytest.approx(1000 * said["latency_samples"] / said["sample_rate"], abs=0.01)
+    assert description["parameters"] == weights_of(path)
+    assert description["size_bytes"] == path.stat().st_size
+
+
+def test_states_and_work_of_a_known_graph(tmp_path: Path) -> None:
+    path = save_convolution(tmp_path / "toy.onnx")
+    bins = 1025
+    assert describe_model(path)["state_bytes_per_channel"] == 4 * bins * (2 * 2 + 4 * 4 + 2 * 3)
+    first, second, noise = bins * 4 * (2 * 9), bins * 4 * (4 * 9), 5 * 4
+    assert count_multiply_adds(path, frames=1) == first + second + noise
+    assert count_multiply_adds(path, frames=8) == first + second + noise / 8
+
+
+@needs_released
+def test_released_model() -> None:
+    result = CliRunner().invoke(info, [], catch_exceptions=False)
+    assert result.exit_code == 0
+    description = describe_model(None)
+    for word in ("licence", "parameters", "kbit/s", "training data", "hop", "noise", "window", "lookahead", "block"):
+        assert word in result.output
+    assert f"{description['latency_samples']} samples" in result.output
+    assert description["parameters"] == weights_of(RELEASED)
+    # Every weight is used at least once per frame or call, and float32 weights fill nearly all of the file.
+    assert count_multiply_adds(RELEASED) > description["parameters"]
+    assert 4 * description["parameters"] < description["size_bytes"] < 4.2 * description["parameters"]
+
+
+def test_json(tmp_path: Path) -> None:
+    path = save_convolution(tmp_path / "toy.onnx", metrics={"32": {"lsd_db": 5.5}}, licence="")
+    result = CliRunner().invoke(info, [str(path), "--json"], catch_exceptions=False)
+    parsed = json.loads(result.stdout)
+    assert parsed == json.loads(json.dumps(describe_model(path)))
+    assert parsed["config"] == {"kind": "toy"} and parsed["noise_size"] == 5
+    text = CliRunner().invoke(info, [str(path)], catch_exceptions=False).output
+    assert '"lsd_db": 5.5' in text and "licence" in text and "not stated" in text
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    result = CliRunner().invoke(info, [str(tmp_path / "none.onnx")])
+    assert isinstance(result.exception, ModelError) and "does not exist" in str(result.exception)
+    broken = tmp_path / "broken.onnx"
+    for content in (b"RIFF of something else", b"\x3a\xff\xff", b"\x07"):
+        broken.write_bytes(content)
+        with pytest.raises(ModelError, match=r"broken\.onnx"):
+            count_parameters(broken)
+
+
+def test_layers_without_lookahead() -> None:
+    layers = split_latency(48000, 1024, 256, 0)
+    assert [layers[name]["samples"] for name in ("window", "block", "lookahead", "total")] == [768, 255, 0, 1023]

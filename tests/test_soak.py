@@ -1,0 +1,56 @@
+"""One minute of what benchmarks/test_soak.py runs for an hour, and proof that a soak sees what it looks for."""
+
+import numpy as np
+import pytest
+from toy_model import RELEASED, save_convolution
+
+from restorer import Restorer
+from restorer.benchmark_soak import soak
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
+    return Restorer(save_convolution(tmp_path_factory.mktemp("model") / "toy.onnx"), device="cpu", threads=1)
+
+
+@pytest.mark.skipif(not RELEASED.is_file(), reason="no released model yet")
+def test_one_minute_stays_bounded_exact_and_small() -> None:
+    report = soak(Restorer(device="cpu", threads=1), 1.0)
+    assert report.seconds == 60
+    assert report.all_finite and report.loudest < 16
+    assert report.largest_difference < 1e-5
+    assert report.compared_samples > 0.99 * 60 * 44100
+    assert report.resets > 1 and report.longest_seconds > 20 and report.blocks > 1000
+    assert report.replaced_samples == report.expected_replaced_samples > 0
+    assert report.memory_growth_bytes is None or report.memory_growth_bytes < 40e6
+
+
+def test_same_seed_same_run(toy: Restorer) -> None:
+    first, again, other = (soak(toy, 0.1, 1, seed) for seed in (1, 1, 2))
+    assert (first.blocks, first.loudest) == (again.blocks, again.loudest)
+    assert (first.blocks, first.loudest) != (other.blocks, other.loudest)
+
+
+@pytest.mark.parametrize("fault", ["drift", "delay", "nan"])
+def test_faults_are_seen(toy: Restorer, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """A stream that goes wrong once it has run for 12 s; the one-shot restorations do not."""
+    stream = toy.stream(1)
+    right, taken = stream.process, 0
+
+    def process(block: np.ndarray) -> np.ndarray:
+        nonlocal taken
+        before, taken = taken, taken + block.shape[1]
+        out = right(block)
+        if taken < 12 * 44100 or not out.size:
+            return out
+        if fault == "drift":
+            return out * np.float32(1.001)
+        if fault == "nan":
+            return np.full_like(out, np.nan)
+        return out[:, 1:] if before < 12 * 44100 else out
+
+    monkeypatch.setattr(stream, "process", process)
+    monkeypatch.setattr(toy, "stream", lambda *_: stream)
+    report = soak(toy, 0.4, 1)
+    assert report.largest_difference > 1e-4
+    assert report.all_finite == (fault != "nan")
