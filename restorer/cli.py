@@ -31,7 +31,9 @@ COMMANDS = {
     ),
     "demo": Entry("restorer.demo_command", "demo", "Make a short MP3, restore it and show the result.", "cpu"),
     "info": Entry("restorer.info_command", "info", "Print what a model file says about itself.", "cpu"),
-    "benchmark": Entry("restorer.benchmark_command", "benchmark", "Measure how fast a model is on this machine.", "cpu"),
+    "benchmark": Entry(
+        "restorer.benchmark_command", "benchmark", "Measure how fast a model is on this machine.", "cpu"
+    ),
     "metrics": Entry("restorer.metrics.command", "metrics", "Measure one audio file against another.", "cpu"),
     "prepare": Entry(
         "restorer.training.prepare_command",

@@ -194,9 +194,7 @@ def test_truncated_mp3(tmp_path: Path, tagged: bool) -> None:
 @pytest.mark.parametrize("tagged", [True, False])
 @pytest.mark.parametrize("garbage", [b"", bytes(50000), None])
 @pytest.mark.parametrize("replaced", [0, 5000])
-def test_garbage_in_the_middle_of_an_mp3(
-    tmp_path: Path, tagged: bool, garbage: bytes | None, replaced: int
-) -> None:
+def test_garbage_in_the_middle_of_an_mp3(tmp_path: Path, tagged: bool, garbage: bytes | None, replaced: int) -> None:
     path = tmp_path / "in.mp3"
     data = make_mp3(path)
     data = data if tagged else without_info_frame(data)

@@ -19,9 +19,7 @@ SUFFIXES = [".wav", ".flac", ".ogg", ".mp3"]
 def make_audio(channels: int = 2, samples: int = 20000) -> np.ndarray:
     time = np.arange(samples) / 44100
     tones = [0.5 * np.sin(2 * np.pi * 440 * (c + 1) * time) for c in range(channels)]
-    return (np.array(tones) + 0.02 * np.random.default_rng(0).standard_normal((channels, samples))).astype(
-        "f"
-    )
+    return (np.array(tones) + 0.02 * np.random.default_rng(0).standard_normal((channels, samples))).astype("f")
 
 
 def write(path: Path, audio: np.ndarray, block: int = 3000, **settings: object) -> AudioWriter:

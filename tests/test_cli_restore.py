@@ -62,9 +62,7 @@ def check_refused(result: Result, words: str) -> None:
 def python(*arguments: object, code: str | None = None) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, *(["-c", code] if code else ["-m", "restorer"]), *map(str, arguments)]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": paths}
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": paths})
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
@@ -88,9 +86,7 @@ def test_restore(tmp_path: Path, song: Path, model: Path, suffix: str) -> None:
     ("bits", "subtype"), [("16", "PCM_16"), ("24", "PCM_24"), ("float", "FLOAT"), (None, "PCM_24")]
 )
 @pytest.mark.parametrize("option", ["--bits", "--subtype"])
-def test_sample_format(
-    tmp_path: Path, song: Path, model: Path, bits: str | None, subtype: str, option: str
-) -> None:
+def test_sample_format(tmp_path: Path, song: Path, model: Path, bits: str | None, subtype: str, option: str) -> None:
     assert run_restore(song, tmp_path / "out.wav", model, *([option, bits] if bits else [])).exit_code == 0
     assert soundfile.info(tmp_path / "out.wav").subtype == subtype
 
@@ -121,9 +117,7 @@ def test_mix_zero_is_the_input(tmp_path: Path, song: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "damaged"])
-def test_a_broken_mp3_is_restored_with_a_warning(
-    tmp_path: Path, song: Path, model: Path, damage: str
-) -> None:
+def test_a_broken_mp3_is_restored_with_a_warning(tmp_path: Path, song: Path, model: Path, damage: str) -> None:
     data = song.read_bytes()
     middle = len(data) // 2
     song.write_bytes(data[:middle] + (b"" if damage == "truncated" else bytes(9000) + data[middle:]))
@@ -257,9 +251,7 @@ def test_bad_model(tmp_path: Path, song: Path, kind: str) -> None:
 
         value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
         graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", value[:1], value[1:])
-        onnx.save(
-            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path)
-        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     elif kind == "newer":
         save_identity(path, format_version=99)
     check_refused(run_restore(song, tmp_path / "out.wav", path), "bad.onnx")
@@ -338,9 +330,7 @@ def write_command(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_command(tmp_path, "import library_that_is_missing.part", monkeypatch)
-    check_refused(
-        run("extra"), "library_that_is_missing, which is not installed or is damaged; run: pip install"
-    )
+    check_refused(run("extra"), "library_that_is_missing, which is not installed or is damaged; run: pip install")
     monkeypatch.setitem(cli.COMMANDS, "extra", Entry("also_missing", "extra", "An extra.", "train"))
     check_refused(run("extra"), 'pip install "restorer[train]"')
 
@@ -358,7 +348,5 @@ def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_known_errors_take_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_command(
-        tmp_path, "from restorer.errors import ConfigError; raise ConfigError('bad\\n  thing')", monkeypatch
-    )
+    write_command(tmp_path, "from restorer.errors import ConfigError; raise ConfigError('bad\\n  thing')", monkeypatch)
     check_refused(run("extra"), "Error: bad thing")

@@ -21,9 +21,7 @@ def refused(path: Path | str | None, message: str) -> None:
 
 
 def test_everything_is_read_from_the_file(tmp_path: Path) -> None:
-    path = save_convolution(
-        tmp_path / "a.onnx", 600, 130, name="mine", sample_rate=32000, trained_kbps=[16, 48.5]
-    )
+    path = save_convolution(tmp_path / "a.onnx", 600, 130, name="mine", sample_rate=32000, trained_kbps=[16, 48.5])
     model = Model(path, "cpu", 1)
     assert model.info.name == "mine"
     assert model.info.trained_kbps == (16, 48.5)
@@ -135,9 +133,7 @@ def test_impossible_settings_are_named(tmp_path: Path) -> None:
             Model(path, "cpu", threads)  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this runtime has CUDA"
-)
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this runtime has CUDA")
 def test_cuda_without_cuda(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = save_identity(tmp_path / "a.onnx")
     assert Model(path, "auto", None).device == "cpu"

@@ -55,14 +55,10 @@ def reference(model: Model, channels: int, sample_rate: int) -> np.ndarray:
 @pytest.mark.parametrize("sample_rate", [44100, 16000, 48000])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rule", [1, 7, 128, 480, 512, 4096, "random"])
-def test_block_size_does_not_change_the_output(
-    model: Model, rule: int | str, channels: int, sample_rate: int
-) -> None:
+def test_block_size_does_not_change_the_output(model: Model, rule: int | str, channels: int, sample_rate: int) -> None:
     audio = make_music(channels, 13001, sample_rate)
     whole = reference(model, channels, sample_rate)
-    if (
-        rule == 1
-    ):  # one call per sample: a part of the signal is enough, and a shorter end checks flush as well
+    if rule == 1:  # one call per sample: a part of the signal is enough, and a shorter end checks flush as well
         audio = audio[:, :4001]
         whole = feed(Stream(model, channels, sample_rate, 7), audio)
     cut = feed(Stream(model, channels, sample_rate, 7), audio, rule)

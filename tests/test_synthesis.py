@@ -111,9 +111,7 @@ def test_notes_have_the_pitch_asked_for():
     rng = np.random.default_rng(0)
     for note in (instruments.plucked, instruments.bowed, instruments.organ):
         spectrum = np.abs(np.fft.rfft(note(rng, 44100, 220.0, 2.0, 0.5)))
-        peaks = [
-            np.argmax(spectrum[round(2 * (hz - 8)) : round(2 * (hz + 8))]) / 2 + hz - 8 for hz in (220, 440)
-        ]
+        peaks = [np.argmax(spectrum[round(2 * (hz - 8)) : round(2 * (hz + 8))]) / 2 + hz - 8 for hz in (220, 440)]
         assert peaks == pytest.approx([220, 440], abs=3)
 
 
@@ -126,9 +124,7 @@ def test_wavetables_hold_no_partial_above_20_khz():
 
 def test_cymbals_lose_their_top_first():
     hit = instruments.cymbal(np.random.default_rng(0), 44100, 1.0)
-    low, high = (
-        signal.sosfilt(instruments.band(*edges, 44100), hit) for edges in ((3000, 6000), (13000, 19000))
-    )
+    low, high = (signal.sosfilt(instruments.band(*edges, 44100), hit) for edges in ((3000, 6000), (13000, 19000)))
     lasting = [np.sum(part[44100:] ** 2) / np.sum(part**2) for part in (low, high)]
     assert lasting[1] < 0.6 * lasting[0]
 

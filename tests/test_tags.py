@@ -40,8 +40,7 @@ TEXT = {
     "musicbrainz_albumid": ["8a1c"],
 }
 COVER = (
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x01\x40\x00\x00\x00\xf0\x08\x02\x00\x00\x00"
-    + bytes(range(256)) * 40
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x01\x40\x00\x00\x00\xf0\x08\x02\x00\x00\x00" + bytes(range(256)) * 40
 )
 SOURCES = [".mp3", ".wav", ".aiff", ".flac", ".ogg", ".opus"]
 TARGETS = [".mp3", ".wav", ".flac", ".ogg"]

@@ -1,6 +1,8 @@
 """Training really runs: losses fall, the critic joins, runs resume exactly, faults stop with a line."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -9,13 +11,14 @@ torch = pytest.importorskip("torch")
 
 from click.testing import CliRunner
 
-from restorer.errors import ConfigError, ModelError, RestorerError
+from restorer.errors import ConfigError, ModelError
 from restorer.training import checkpoint
 from restorer.training.config import Config
 from restorer.training.critic import Critic, critic_loss
+from restorer.training.loader import Excerpts
 from restorer.training.losses import LossConfig, profile_loss, reconstruction, survival
 from restorer.training.pairs import Pairs
-from restorer.training.train import Excerpts, Trainer, train
+from restorer.training.train import Diverged, Trainer, train
 
 
 def batch(pairs_dir, config, index=0):
@@ -52,7 +55,7 @@ def test_critic_learns_to_tell(small_config, kind):
         real, fake = coded + torch.randn_like(coded), coded * 0.5
         for _ in range(25):
             optimiser.zero_grad()
-            loss = critic_loss(critic, real, fake, coded, kind, 10.0, 1e-3)
+            loss = critic_loss(critic, real, fake, coded, torch.rand(4, 1, 1, 1), kind, 10.0, 1e-3)
             loss.backward()
             optimiser.step()
         assert torch.isfinite(loss)
@@ -92,13 +95,13 @@ def test_loop_saves_validates_and_stops_at_the_last_step(pairs_dir, small_config
     assert checkpoint.load(tmp_path / "state.safetensors")[2]["step"] == 6
 
 
-def test_interrupt_saves_a_resumable_run(pairs_dir, small_config, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_a_resumable_run(pairs_dir, small_config, tmp_path, number):
     def report(step, _):
         if step == 2:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(Trainer(small_config), Pairs(pairs_dir, "train"), tmp_path, lambda _: None, report)
+    assert not train(Trainer(small_config), Pairs(pairs_dir, "train"), tmp_path, lambda _: None, report)
     resumed = Trainer(small_config)
     resumed.resume(tmp_path / "state.safetensors")
     assert resumed.step_number == 2
@@ -108,7 +111,7 @@ def test_divergence_stops_with_a_line(pairs_dir, small_config):
     trainer = Trainer(small_config)
     with torch.no_grad():
         trainer.generator.out.conv.weight.fill_(float("nan"))
-    with pytest.raises(RestorerError, match="diverged at step 0"):
+    with pytest.raises(Diverged, match="diverged at step 0"):
         trainer.step(*batch(pairs_dir, small_config))
 
 

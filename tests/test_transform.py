@@ -37,9 +37,7 @@ def test_frames_are_the_unnormalised_stft() -> None:
     frames = Analysis(2, 2048, 512)(audio)
     assert frames.shape == (2, 2, 5000 // 512, 1025) and frames.dtype == np.float32
     first_sample = 5 * 512 - 1536
-    expected = np.fft.rfft(
-        audio[1, first_sample : first_sample + 2048] * scipy.signal.get_window("hann", 2048)
-    )
+    expected = np.fft.rfft(audio[1, first_sample : first_sample + 2048] * scipy.signal.get_window("hann", 2048))
     np.testing.assert_allclose(signed_square(frames[1, 0, 5]), expected.real, atol=1e-3)
     np.testing.assert_allclose(signed_square(frames[1, 1, 5]), expected.imag, atol=1e-3)
 
@@ -62,9 +60,7 @@ def test_reconstruction_is_perfect(window: int, hop: int) -> None:
 @pytest.mark.parametrize("blocks", [[1], [7], [512], [511, 513], [4096], [0, 3, 2000, 0, 1]])
 def test_block_size_changes_no_bit(blocks: list[int]) -> None:
     audio = np.random.default_rng(2).uniform(-1, 1, (1, 6000)).astype(np.float32)
-    np.testing.assert_array_equal(
-        there_and_back(audio, 2048, 512, blocks), there_and_back(audio, 2048, 512, [10**6])
-    )
+    np.testing.assert_array_equal(there_and_back(audio, 2048, 512, blocks), there_and_back(audio, 2048, 512, [10**6]))
 
 
 def test_reset_forgets() -> None:

@@ -98,9 +98,7 @@ def save_convolution(path: Path, window: int = 2048, hop: int = 512, **changes: 
         longer = graph.remember(index, value, inputs, 2 * dilation, bins)
         weights = graph.constant(0.3 * random.standard_normal((outputs, inputs, 3, 3)))
         bias = graph.constant(0.1 * random.standard_normal(outputs))
-        return graph.add(
-            "Conv", longer, weights, bias, dilations=[dilation, 1], pads=[0, 1, 0, 1], kernel_shape=[3, 3]
-        )
+        return graph.add("Conv", longer, weights, bias, dilations=[dilation, 1], pads=[0, 1, 0, 1], kernel_shape=[3, 3])
 
     value = graph.add("LeakyRelu", convolution(0, "frames", 2, 1, _CHANNELS), alpha=0.2)
     noise = graph.add("MatMul", "z", graph.constant(0.3 * random.standard_normal((noise_size, _CHANNELS))))
@@ -128,9 +126,7 @@ MODELS = [
     "identity",
     "convolution",
     "small_window",
-    pytest.param(
-        "released", marks=pytest.mark.skipif(not RELEASED.is_file(), reason="no released model yet")
-    ),
+    pytest.param("released", marks=pytest.mark.skipif(not RELEASED.is_file(), reason="no released model yet")),
 ]
 
 
@@ -147,9 +143,7 @@ def make_model(kind: str, folder: Path) -> Path:
     return save_convolution(path, window=600, hop=130, sample_rate=32000)
 
 
-def make_music(
-    channels: int = 2, samples: int = 20000, sample_rate: int = 44100, seed: int = 0
-) -> np.ndarray:
+def make_music(channels: int = 2, samples: int = 20000, sample_rate: int = 44100, seed: int = 0) -> np.ndarray:
     """Harmonics with vibrato, noise bursts and hiss up to the top, ``(channels, samples)`` float32."""
     random = np.random.default_rng(seed)
     time = np.arange(samples) / sample_rate

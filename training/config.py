@@ -38,8 +38,10 @@ class ScheduleConfig:
     gradient_penalty: float = 10.0
     drift: float = 1e-3
     seed: int = 0
-    workers: int = 1
+    workers: int = 1  # processes that decode excerpts, for each training process
     bf16: bool = True
+    accumulate: int = 1  # parts in which a process computes its share of a batch: less memory, same result
+    compile: bool = False  # torch.compile both networks
 
 
 @dataclass(frozen=True)

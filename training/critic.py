@@ -72,17 +72,24 @@ class Critic(nn.Module):
 
 
 def critic_loss(
-    critic: Critic, real: Tensor, fake: Tensor, coded: Tensor, kind: str, penalty: float, drift: float
+    critic: Critic,
+    real: Tensor,
+    fake: Tensor,
+    coded: Tensor,
+    mix: Tensor,
+    kind: str,
+    penalty: float,
+    drift: float,
 ) -> Tensor:
     """Loss of the critic: eq. 1 with gradient penalty and drift term ("wgan"), or the hinge loss ("hinge").
 
     real, fake, coded : (B, 2, T, 1025); fake detached.
+    mix : (B, 1, 1, 1) in [0, 1], the share of the real in each mixture at which "wgan" penalises the gradient.
     """
     scores, _ = critic(torch.cat([real, fake]), torch.cat([coded, coded]))
     real_score, fake_score = scores.chunk(2)
     if kind == "hinge":
         return functional.relu(1 - real_score).mean() + functional.relu(1 + fake_score).mean()
-    mix = torch.rand(len(real), 1, 1, 1)
     between = (mix * real + (1 - mix) * fake).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between, coded)[0].mean(dim=1).sum(), between, create_graph=True)
     excess = gradient.flatten(1).norm(dim=1) * real.shape[2] ** 0.5 - 1

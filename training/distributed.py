@@ -24,7 +24,7 @@ from restorer.errors import ConfigError
 
 BUCKET_BYTES = 64 << 20  # gradients travel in pieces of about this size
 PATIENCE = timedelta(hours=2)  # the others wait while the first process validates
-GRACE_SECONDS = 300.0  # for the other processes to finish their step and save once one of them has ended
+GRACE_SECONDS = 30.0  # for the other processes to end once one of them has failed
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,15 @@ def join() -> Iterator[World]:
 def launch(command: Sequence[str], processes: int) -> int:
     """Run a command once per rank on this machine, as torchrun would; returns the first failing exit status or 0.
 
-    SIGINT and SIGTERM are passed on. When a process ends by itself the others have five minutes for their last step,
-    or, if it failed, are told to stop.
+    SIGINT and SIGTERM are passed on as SIGTERM. When a process fails, the others are told to stop, and ended if they do
+    not: they may wait for it.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     running = [
-        subprocess.Popen(
-            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, start_new_session=True
-        )
+        subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(processes)
     ]
 
@@ -142,18 +140,17 @@ def launch(command: Sequence[str], processes: int) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
-    with Stop(lambda: tell(signal.SIGTERM)):
-        status, deadline = 0, float("inf")
-        while any(process.poll() is None for process in running):
-            status = status or next((process.returncode for process in running if process.returncode), 0)
-            ended = any(process.returncode is not None for process in running)
-            if ended and deadline == float("inf"):
-                deadline = time.monotonic() + GRACE_SECONDS
-                if status:
+    status, deadline = 0, float("inf")
+    try:
+        with Stop(lambda: tell(signal.SIGTERM)):
+            while any([process.poll() is None for process in running]) and time.monotonic() < deadline:
+                status = status or next((process.returncode for process in running if process.returncode), 0)
+                if status and deadline == float("inf"):
+                    deadline = time.monotonic() + GRACE_SECONDS
                     tell(signal.SIGTERM)
-            if time.monotonic() > deadline:
-                tell(signal.SIGKILL)
-            time.sleep(0.1)
+                time.sleep(0.1)
+    finally:
+        tell(signal.SIGKILL)
     return status or next((process.returncode for process in running if process.returncode), 0)
 
 

@@ -49,7 +49,7 @@ def load(excerpts: Dataset, batch: int, workers: int, world: World) -> Iterator[
     cuda = world.device.type == "cuda"
     loader = DataLoader(
         excerpts,
-        batch_sampler=list(shards(len(excerpts), batch, world.rank, world.size)),  # type: ignore[arg-type]
+        batch_sampler=shards(len(excerpts), batch, world.rank, world.size),  # type: ignore[arg-type]
         num_workers=workers,
         worker_init_fn=quiet_worker,
         prefetch_factor=AHEAD if workers else None,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -32,18 +33,22 @@ class LossConfig:
 
 def magnitudes(audio: Tensor, window: int) -> Tensor:
     """Power spectrogram in the scale of a 2048 window: (B, samples) -> (B, T, window / 2 + 1)."""
-    spectrum = torch.fft.rfft(audio.unfold(-1, window, window // 4) * (hann(window) * (2048 / window)))
+    spectrum = torch.fft.rfft(audio.unfold(-1, window, window // 4) * (hann(window, audio.device) * (2048 / window)))
     return spectrum.real.square() + spectrum.imag.square()
 
 
-def band_matrix(window: int, bands: int) -> Tensor:
-    """Rectangular bands of equal width on the ERB-rate scale: (window / 2 + 1, bands), columns average."""
+@lru_cache(maxsize=64)
+def band_matrix(window: int, bands: int, device: torch.device) -> Tensor:
+    """Rectangular bands of equal width on the ERB-rate scale: (window / 2 + 1, bands), columns average.
+
+    Made once per device; never change it in place.
+    """
     frequency = torch.arange(window // 2 + 1) * RATE_HZ / window
     erb = 21.4 * torch.log10(1 + 0.00437 * frequency)
     index = (erb / erb[-1] * bands).floor().clamp(max=bands - 1).long()
     matrix = functional.one_hot(index, bands).float()
     matrix = matrix[:, matrix.sum(0) > 0]
-    return matrix / matrix.sum(0)
+    return (matrix / matrix.sum(0)).to(device)
 
 
 def below(bandwidth_hz: Tensor, bins: int) -> Tensor:
@@ -52,7 +57,7 @@ def below(bandwidth_hz: Tensor, bins: int) -> Tensor:
     A lossy original's own low-pass must not be learnt. Above 18 kHz nearly all originals end; where one ends
     below, the loss says nothing there.
     """
-    frequency = torch.linspace(0, RATE_HZ / 2, bins)
+    frequency = torch.linspace(0, RATE_HZ / 2, bins, device=bandwidth_hz.device)
     return (frequency[None, None] < (bandwidth_hz[:, None, None] - 300)).float()
 
 
@@ -68,34 +73,52 @@ def survival(original: Tensor, coded: Tensor) -> Tensor:
 
 
 def reconstruction(
-    restored: Tensor, original: Tensor, bandwidth_hz: Tensor, config: LossConfig
+    restored: Tensor,
+    original: Tensor,
+    bandwidth_hz: Tensor,
+    config: LossConfig,
+    all_bandwidths_hz: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Compare waveforms (B, samples) by their spectrograms at several resolutions."""
+    """Compare waveforms (B, samples) by their spectrograms at several resolutions.
+
+    Each term is an average over what lies below the bandwidths (B,), so excerpts weigh by their bandwidth. If
+    these B are a part of a larger batch, `all_bandwidths_hz` is the whole batch's: then the mean over equal parts
+    is the value for the whole.
+    """
+    if all_bandwidths_hz is None:
+        all_bandwidths_hz = bandwidth_hz
     names = ("magnitude", "log_magnitude", "bands", "noise_to_mask")
     totals = {name: restored.new_zeros(()) for name in names}
     for window in config.windows:
         p, q = magnitudes(restored, window), magnitudes(original, window)
         weight = below(bandwidth_hz, window // 2 + 1)
-        norm = weight.mean()
+        all_weights = below(all_bandwidths_hz, window // 2 + 1)
+        norm = all_weights.mean()
         p_root, q_root = (p + 1e-5).pow(0.25), (q + 1e-5).pow(0.25)
         log = ((p + POWER_FLOOR).log() - (q + POWER_FLOOR).log()).abs() * weight
         totals["magnitude"] += ((p_root - q_root).abs() * weight).mean() / norm
         totals["log_magnitude"] += log.mean() / norm
-        matrix = band_matrix(window, config.bands_per_window)
+        matrix = band_matrix(window, config.bands_per_window, restored.device)
         inside = (weight[:, 0] @ matrix > 0.9).float()[:, None]
+        inside_norm = (all_weights[:, 0] @ matrix > 0.9).float().mean()
         error = (p_root.square() - q_root.square()).square() @ matrix
         masked = MASKED * (q @ matrix) + POWER_FLOOR
-        totals["noise_to_mask"] += ((1 + error / masked).log() * inside).mean() / inside.mean()
+        totals["noise_to_mask"] += ((1 + error / masked).log() * inside).mean() / inside_norm
         frames = max(1, 2048 // window)
         pooled = [functional.avg_pool1d((power @ matrix).mT, frames) + POWER_FLOOR for power in (p, q)]
         bands = (pooled[0].log() - pooled[1].log()).abs() * inside.mT
-        totals["bands"] += bands.mean() / inside.mean()
+        totals["bands"] += bands.mean() / inside_norm
     return {name: total / len(config.windows) for name, total in totals.items()}
 
 
-def survived_loss(restored: Tensor, original: Tensor, kept: Tensor) -> Tensor:
-    """L1 of frames where the MP3 kept the signal; all (B, ., T, 1025)."""
-    return ((restored - original).abs() * kept).mean() / kept.mean().clamp(min=1e-3)
+def survived_loss(restored: Tensor, original: Tensor, kept: Tensor, kept_share: Tensor | None = None) -> Tensor:
+    """L1 of frames where the MP3 kept the signal; all (B, ., T, 1025).
+
+    `kept_share` is the mean of `kept` over the whole batch if these B are a part of one.
+    """
+    if kept_share is None:
+        kept_share = kept.mean()
+    return ((restored - original).abs() * kept).mean() / kept_share.clamp(min=1e-3)
 
 
 def profile_loss(first: Tensor, second: Tensor, z1: Tensor, z2: Tensor, original: Tensor, kept: Tensor) -> Tensor:

@@ -2,49 +2,26 @@
 
 import copy
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from restorer.errors import RestorerError
+from restorer.errors import ConfigError, RestorerError
 from restorer.training import checkpoint
 from restorer.training.config import Config, ScheduleConfig
 from restorer.training.critic import critic_loss
-from restorer.training.losses import profile_loss, reconstruction, survival, survived_loss
+from restorer.training.distributed import Stop, World
+from restorer.training.loader import Excerpts, load
+from restorer.training.losses import profile_loss, reconstruction, survived_loss
 from restorer.training.models import build_critic, build_generator
 from restorer.training.pairs import Pairs
-from restorer.training.signal import HOP, WINDOW, analyse, synthesise
-
-
-class Excerpts(Dataset):
-    """Excerpt `index` of an endless, repeatable sequence: (original, coded, bandwidth_hz)."""
-
-    def __init__(self, pairs: Pairs, config: Config, first: int):
-        self.pairs, self.config, self.first = pairs, config, first
-        self.samples = WINDOW + (config.schedule.frames - 1) * HOP
-
-    def __len__(self) -> int:
-        return self.config.schedule.steps * self.config.schedule.batch - self.first
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
-        c = self.config
-        original, coded, bandwidth = self.pairs.draw(self.first + index, self.samples, c.schedule.seed, c.data.codings)
-        return original, coded, np.float32(bandwidth)
-
-
-def quiet_worker(_: int) -> None:
-    """Silence the MP3 decoder's complaints about cut bit reservoirs, and leave cores and Ctrl-C to training."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    torch.set_num_threads(1)
+from restorer.training.parts import Part, split_batch
+from restorer.training.signal import synthesise
 
 
 def learning_rate(step: int, s: ScheduleConfig) -> float:
@@ -55,20 +32,40 @@ def learning_rate(step: int, s: ScheduleConfig) -> float:
     return rate * min(1.0, (step + 1) / s.warmup_steps) * fall
 
 
+class Diverged(RestorerError):
+    """Training has left what numbers can hold; raised in all processes at once."""
+
+
 class Trainer:
-    """Generator, critic and optimisers of one run, with one `step` for a batch and exact save and resume."""
+    """Generator, critic and optimisers of one run, with one `step` for a batch and exact save and resume.
+
+    The process computes on its share of each batch, on its CUDA device where there is one. All randomness is
+    drawn for the global batch from (seed, step), so neither the number of processes nor `accumulate` changes
+    what is computed.
+    """
 
     def __init__(self, config: Config):
         self.config = config
-        s = config.schedule
-        torch.manual_seed(s.seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(s.seed)
+        self.world = World.current()
+        self.device = self.world.device
+        s, processes = config.schedule, self.world.size
+        if s.accumulate < 1 or s.batch % (processes * s.accumulate):
+            raise ConfigError(
+                f"batch must be a multiple of processes x accumulate = {processes} x {s.accumulate} and not {s.batch}"
+            )
+        if config.wgan is not None and (processes > 1 or s.accumulate > 1 or s.compile):
+            raise ConfigError("a config with [wgan] trains in one process, with accumulate = 1 and compile = false")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(s.seed)
             self.generator = build_generator(config.generator)
             self.critic = build_critic(config.critic)
-        self.generator.to(memory_format=torch.channels_last)
-        self.critic.to(memory_format=torch.channels_last)
+        self.generator.to(self.device, memory_format=torch.channels_last)
+        self.critic.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        if s.compile:
+            self.generator.compile()
+            if s.adversarial_kind == "hinge":  # the gradient penalty needs second derivatives
+                self.critic.compile()
         self.optimiser = torch.optim.AdamW(
             self.generator.parameters(), lr=s.learning_rate, betas=(0.9, 0.99), weight_decay=s.weight_decay
         )
@@ -76,96 +73,142 @@ class Trainer:
             self.critic.parameters(), lr=s.critic_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
         )
         self.step_number = 0
+        self.validated = 0  # the last step whose weights were validated
         self.seconds = 0.0
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.schedule.bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.bf16)
 
     def excerpts(self, pairs: Pairs) -> Dataset:
-        """Training excerpts from the next step on."""
+        """Training excerpts from the next step on, of all processes."""
         return Excerpts(pairs, self.config, self.step_number * self.config.schedule.batch)
 
     def step(self, original: Tensor, coded: Tensor, bandwidth_hz: Tensor) -> dict[str, float]:
-        """Update once on (B, samples) audio; returns the loss terms, unweighted."""
-        c, s, w = self.config, self.config.schedule, self.config.loss
-        noise = torch.Generator().manual_seed(s.seed * 1_000_003 + self.step_number)
+        """Update once on this process's (B, samples) audio; returns the global batch's loss terms, unweighted."""
+        s = self.config.schedule
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step_number, s)
-
-        coded_frames, original_frames = analyse(coded), analyse(original)
-        batch = len(coded)
-        twice = max(1, batch // 4) if w.profile and c.generator.noise_size else 0
-        z = torch.randn(batch + twice, c.generator.noise_size, generator=noise)
-        with self.autocast():
-            (output,) = self.generator(torch.cat([coded_frames, coded_frames[:twice]]), z)
-        restored, again = output.float().split([batch, twice])
-        length = output.shape[2]
-        end = coded_frames.shape[2] - c.generator.lookahead_frames
-        target = original_frames[:, :, end - length : end]
-        given = coded_frames[:, :, end - length : end]
-        kept = survival(target, given)
-        first = (end - length) * HOP + WINDOW - HOP
-        audio = synthesise(restored)
-        target_audio = original[:, first : first + audio.shape[1]]
-
-        terms = reconstruction(audio, target_audio, bandwidth_hz, w)
-        terms["survived"] = survived_loss(restored, target, kept)
-        if twice:
-            terms["profile"] = profile_loss(restored[:twice], again, z[:twice], z[batch:], target[:twice], kept[:twice])
+        batch = (tensor.to(self.device) for tensor in (original, coded, bandwidth_hz))
+        parts = split_batch(*batch, self.config, self.generator.context_frames, self.step_number, self.world)
+        if len(parts) == 1:  # its graph serves the critic and the generator
+            parts[0].output = self.restore(parts[0])
         adversarial = self.step_number >= s.adversarial_from
-        if adversarial:  # the critic judges what was lost; the surviving band passes no gradient
-            fake = restored * (1 - kept) + restored.detach() * kept
-            terms |= self.adversarial_terms(target, fake, given, bandwidth_hz)
-        weights = {**w.__dict__, "critic": 0.0}
+        terms: dict[str, Tensor] = {}
+        if adversarial:
+            terms["critic"] = self.update_critic(parts)
+            scales = self.feature_scales(parts)
+        weights = {**self.config.loss.__dict__}
         if self.step_number < s.adversarial_from + s.critic_warmup:
             weights["adversarial"] = weights["feature_matching"] = 0.0
-        loss = sum((weights[name] * term for name, term in terms.items() if weights[name]), torch.zeros(()))
-        if not torch.isfinite(loss):
-            values = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
-            raise RestorerError(
-                f"training diverged at step {self.step_number}: loss is not finite ({values}); "
+
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for part in parts:
+            restored, again = self.restore(part)
+            found = self.reconstruction_terms(part, restored, again)
+            if adversarial:
+                found |= self.adversarial_terms(part, restored, scales)
+            loss = sum((weights[name] * term for name, term in found.items() if weights[name]), torch.zeros_like(total))
+            loss.backward()
+            total += loss.detach()
+            for name, term in found.items():
+                terms[name] = terms[name] + term.detach() if name in terms else term.detach()
+        values = self.world.sum(torch.stack([*terms.values(), total]))
+        self.world.sum_gradients(self.generator.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), s.gradient_clip)
+
+        *numbers, loss_value, gradient = torch.cat([values, norm.detach()[None]]).tolist()
+        losses = dict(zip(terms, numbers, strict=True))
+        if not math.isfinite(loss_value + losses.get("critic", 0.0)):
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+            raise Diverged(
+                f"training diverged at step {self.step_number}: loss is not finite ({shown}); "
                 "resume from the last checkpoint with a lower learning_rate"
             )
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), s.gradient_clip)
-        if torch.isfinite(norm):
+        if math.isfinite(gradient):
             self.optimiser.step()
         decay = min(s.average, (self.step_number + 1) / (self.step_number + 20))
         with torch.no_grad():
             for mean, parameter in zip(self.average.parameters(), self.generator.parameters(), strict=True):
                 mean.lerp_(parameter, 1 - decay)
         self.step_number += 1
-        return {name: float(term.detach()) for name, term in terms.items()} | {
-            "loss": float(loss.detach()),
-            "gradient": float(norm),
-        }
+        return losses | {"loss": loss_value, "gradient": gradient}
 
-    def adversarial_terms(self, real: Tensor, fake: Tensor, coded: Tensor, bandwidth_hz: Tensor) -> dict[str, Tensor]:
-        """Update the critic once, then score the fake for the generator."""
-        s = self.config.schedule
-        heard = (torch.linspace(0, 22050, real.shape[3]) < bandwidth_hz[:, None] - 300).float()[:, None, None]
-        real, fake = real * heard, fake * heard
+    def restore(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Restored frames of the part, and those of its first excerpts with another noise."""
+        if part.output is not None:
+            return part.output
+        twice = len(part.z_again)
         with self.autocast():
-            loss = critic_loss(self.critic, real, fake.detach(), coded, s.adversarial_kind, s.gradient_penalty, s.drift)
+            (output,) = self.generator(torch.cat([part.coded, part.coded[:twice]]), torch.cat([part.z, part.z_again]))
+        restored, again = output.float().split([len(part.z), twice])
+        return restored, again
+
+    def reconstruction_terms(self, part: Part, restored: Tensor, again: Tensor) -> dict[str, Tensor]:
+        w, twice = self.config.loss, len(again)
+        terms = reconstruction(synthesise(restored), part.audio, part.bandwidth_hz, w, part.all_bandwidths_hz)
+        terms["survived"] = survived_loss(restored, part.target, part.kept, part.kept_share)
+        terms = {name: term * part.share for name, term in terms.items()}
+        if w.profile and self.config.generator.noise_size:
+            terms["profile"] = restored.new_zeros(())
+            if twice:
+                z, target, kept = part.z[:twice], part.target[:twice], part.kept[:twice]
+                loss = profile_loss(restored[:twice], again, z, part.z_again, target, kept)
+                terms["profile"] = loss * part.again_share
+        return terms
+
+    def update_critic(self, parts: list[Part]) -> Tensor:
+        """Update the critic once; returns this process's share of its loss."""
+        s = self.config.schedule
+        total = torch.zeros((), device=self.device)
         self.critic_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for part in parts:
+            with torch.no_grad():
+                restored, _ = self.restore(part)
+            real, fake = part.target * part.heard, part.fake(restored).detach()
+            with self.autocast():
+                loss = critic_loss(
+                    self.critic, real, fake, part.given, part.mix, s.adversarial_kind, s.gradient_penalty, s.drift
+                )
+            (loss * part.share).backward()
+            total += loss.detach() * part.share
+        self.world.sum_gradients(self.critic.parameters())
         torch.nn.utils.clip_grad_norm_(self.critic.parameters(), 10.0)
         self.critic_optimiser.step()
+        return total
+
+    @torch.no_grad()
+    def feature_scales(self, parts: list[Part]) -> Tensor:
+        """Mean size of each of the critic's activations for originals of the global batch: (activations,)."""
+        scales = []
+        for part in parts:
+            features = self.real_features(part)
+            if len(parts) == 1:
+                part.real_features = features
+            scales.append(torch.stack([feature.float().abs().mean() for feature in features]) * part.share)
+        return self.world.sum(torch.stack(scales).sum(0))
+
+    @torch.no_grad()
+    def real_features(self, part: Part) -> list[Tensor]:
+        if part.real_features is not None:
+            return part.real_features
+        with self.autocast():
+            return self.critic(part.target * part.heard, part.given)[1]
+
+    def adversarial_terms(self, part: Part, restored: Tensor, scales: Tensor) -> dict[str, Tensor]:
+        """Score what was restored, for the generator."""
+        fake = part.fake(restored)
         self.critic.requires_grad_(False)
         with self.autocast():
-            scores, features = self.critic(fake, coded)
-            with torch.no_grad():
-                _, real_features = self.critic(real, coded)
+            scores, features = self.critic(fake, part.given)
         self.critic.requires_grad_(True)
         matching = [
-            (a.float() - b.float()).abs().mean() / b.float().abs().mean()
-            for a, b in zip(features, real_features, strict=True)
+            (a.float() - b.float()).abs().mean() / scale
+            for a, b, scale in zip(features, self.real_features(part), scales, strict=True)
         ]
         return {
-            "critic": loss.detach(),
-            "adversarial": -scores.float().mean(),
-            "feature_matching": torch.stack(matching).mean(),
+            "adversarial": -scores.float().mean() * part.share,
+            "feature_matching": torch.stack(matching).mean() * part.share,
         }
 
     def save(self, path: Path) -> None:
@@ -176,7 +219,8 @@ class Trainer:
         tensors |= checkpoint.prefixed(
             "critic_optimiser", checkpoint.optimiser_tensors(self.critic, self.critic_optimiser)
         )
-        checkpoint.save(path, tensors, self.config, {"step": self.step_number, "seconds": self.seconds})
+        extra = {"step": self.step_number, "validated": self.validated, "seconds": self.seconds}
+        checkpoint.save(path, tensors, self.config, extra)
 
     def save_generator(self, path: Path, extra: dict[str, Any]) -> None:
         """Write the averaged generator alone: small, and all that an export needs."""
@@ -192,7 +236,11 @@ class Trainer:
         checkpoint.restore_optimiser(
             self.critic, self.critic_optimiser, checkpoint.unprefixed("critic_optimiser", tensors)
         )
+        for optimiser in (self.optimiser, self.critic_optimiser):
+            for state in optimiser.state.values():  # the step count stays on the CPU, as Adam has it
+                state.update({name: value.to(self.device) for name, value in state.items() if name != "step"})
         self.step_number, self.seconds = extra["step"], extra["seconds"]
+        self.validated = extra.get("validated", self.step_number)
 
 
 def train(
@@ -201,34 +249,46 @@ def train(
     run: Path,
     validate: Callable[[Trainer], None],
     report: Callable[[int, dict[str, float]], None],
-) -> None:
-    """Train to the last step; a checkpoint every few minutes, on Ctrl-C and at the end.
+) -> bool:
+    """Train to the last step; a checkpoint every few minutes, before every validation, on a signal and at the end.
 
-    `report` sees every step's losses, `validate` is called every `valid_every` steps and at the end.
+    `report` sees every step's losses, `validate` is called every `valid_every` steps and at the end; only the
+    first of several processes saves and calls them. SIGINT and SIGTERM end training after the step in progress, in
+    whichever process they arrive.
+
+    Returns
+    -------
+    Whether the last step was reached; False: a signal came, and the run can be resumed.
     """
-    c = trainer.config
+    c, world = trainer.config, trainer.world
     state = run / "state.safetensors"
-    loader = DataLoader(
-        trainer.excerpts(pairs),
-        batch_size=c.schedule.batch,
-        num_workers=c.schedule.workers,
-        worker_init_fn=quiet_worker,
-        prefetch_factor=4 if c.schedule.workers else None,
-    )
-    batches: Iterator[list[Tensor]] = iter(loader)
     saved = started = time.monotonic()
     trained_before = trainer.seconds
-    try:
-        for original, coded, bandwidth_hz in batches:
-            losses = trainer.step(original, coded, bandwidth_hz)
+
+    def check() -> None:
+        if trainer.validated < trainer.step_number and (
+            trainer.step_number % c.data.valid_every == 0 or trainer.step_number == c.schedule.steps
+        ):
+            trainer.save(state)
+            validate(trainer)
+            trainer.validated = trainer.step_number
+            trainer.save(state)
+
+    with Stop() as stop:
+        if world.first:
+            check()  # a run may have been killed while it validated
+        for batch in load(trainer.excerpts(pairs), c.schedule.batch, c.schedule.workers, world):
+            losses = trainer.step(*batch)
             trainer.seconds = trained_before + time.monotonic() - started
-            report(trainer.step_number, losses)
-            last = trainer.step_number == c.schedule.steps
-            if time.monotonic() - saved > 60 * c.data.checkpoint_minutes or last:
+            if world.first:
+                report(trainer.step_number, losses)
+            if world.any(stop.wanted) and trainer.step_number < c.schedule.steps:
+                if world.first:
+                    trainer.save(state)
+                return False
+            if world.first and time.monotonic() - saved > 60 * c.data.checkpoint_minutes:
                 trainer.save(state)
                 saved = time.monotonic()
-            if trainer.step_number % c.data.valid_every == 0 or last:
-                validate(trainer)
-    except KeyboardInterrupt:
-        trainer.save(state)
-        raise
+            if world.first:
+                check()
+    return True

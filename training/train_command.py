@@ -1,9 +1,13 @@
 """`restorer train`: a config and a folder of pairs become a generator."""
 
 import json
-import signal
+import os
+import shlex
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -12,8 +16,9 @@ from tqdm import tqdm
 
 from restorer.errors import ConfigError, RestorerError
 from restorer.training.config import Config
+from restorer.training.distributed import join, joining, launch
 from restorer.training.pairs import Pairs
-from restorer.training.train import Trainer, train
+from restorer.training.train import Diverged, Trainer, train
 from restorer.training.validation import Validation, preview
 from restorer.training.wgan import build_trainer
 
@@ -37,25 +42,131 @@ SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversari
     help="Folder for checkpoints, TensorBoard logs and previews.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run folder.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all.")
-def train_command(config_path: Path, pairs_dir: Path, run_dir: Path, resume: bool, threads: int | None) -> None:
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each process; default: all cores, shared.")
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    help="Processes on this machine, one per GPU, or on CPUs where there is none; default: as many GPUs as there are "
+    "and the batch divides by. Under torchrun this has no effect.",
+)
+@click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="In place of the config's bf16.")
+@click.option("--accumulate", type=click.IntRange(1), help="Passes in which a process computes its share of a batch.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="Compile the networks with torch.compile.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode excerpts, for each training process.")
+def train_command(
+    config_path: Path,
+    pairs_dir: Path,
+    run_dir: Path,
+    resume: bool,
+    threads: int | None,
+    devices: int | None,
+    precision: str | None,
+    accumulate: int | None,
+    compiled: bool | None,
+    workers: int | None,
+) -> None:
     """Train a generator as CONFIG.toml says.
 
     Writes RUN_DIR/best.safetensors (averaged weights, for restorer export), RUN_DIR/state.safetensors (everything,
     for --resume), metrics.jsonl, previews/ and TensorBoard logs. Ctrl-C saves and stops.
+
+    A batch is shared by all devices, so their number does not change the result. On several machines, which must
+    see the same files, run on each:
+
+    torchrun --nnodes N --nproc-per-node GPUS --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m restorer train ...
     """
+    given = {
+        "bf16": None if precision is None else precision == "bf16",
+        "accumulate": accumulate,
+        "compile": compiled,
+        "workers": workers,
+    }
     config = Config.load(config_path)
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    config = replace(config, schedule=replace(config.schedule, **changes))
     state = run_dir / "state.safetensors"
     if state.exists() and not resume:
         raise ConfigError(f"'{run_dir}' already holds a run; continue it with --resume or choose another --out")
     if resume and not state.exists():
         raise ConfigError(f"nothing to resume in '{run_dir}': no state.safetensors there")
+    training, validating = Pairs(pairs_dir, "train", quick=True), Pairs(pairs_dir, "valid")
+    again = command_line(config_path, pairs_dir, run_dir, devices, threads, changes)
+    processes = 1 if joining() else devices or default_devices(config)
+    if processes > 1:
+        check_devices(config, processes)
+        threads_each = ["--threads", str(threads or max(1, (os.cpu_count() or 1) // processes))]
+        resuming = ["--resume"] if resume else []
+        raise SystemExit(launch([sys.executable, "-m", "restorer", *again, *resuming, *threads_each], processes))
     if threads:
         torch.set_num_threads(threads)
-    training, validating = Pairs(pairs_dir, "train", quick=True), Pairs(pairs_dir, "valid")
-    trainer = build_trainer(config)
-    if resume:
-        trainer.resume(state)
+    with join() as world:
+        trainer = build_trainer(config)
+        if resume:
+            trainer.resume(state)
+        started = time.monotonic()
+        try:
+            finished = run(trainer, training, validating, run_dir)
+        except Diverged:
+            if world.first:  # one line is enough
+                raise
+            return
+        except KeyboardInterrupt:
+            raise RestorerError(
+                f"interrupted twice, at step {trainer.step_number}, and not saved; go on from the last checkpoint "
+                f"with: restorer {shlex.join([*again, '--resume'])}"
+            ) from None
+        if world.first and not finished:
+            raise RestorerError(
+                f"interrupted at step {trainer.step_number}, saved; go on with: "
+                f"restorer {shlex.join([*again, '--resume'])}"
+            )
+        if world.first:
+            best = (run_dir / "best.json").read_text()
+            click.echo(f"Trained to step {trainer.step_number} in {time.monotonic() - started:.0f} s; best: {best}")
+
+
+def default_devices(config: Config) -> int:
+    """As many CUDA devices as there are and a batch can be shared by."""
+    most = torch.cuda.device_count() if config.wgan is None else 1
+    shares = config.schedule.batch // config.schedule.accumulate
+    return max((count for count in range(1, most + 1) if shares % count == 0), default=1)
+
+
+def check_devices(config: Config, processes: int) -> None:
+    """Refuse, before anything starts, what each process would refuse."""
+    found = torch.cuda.device_count()
+    if found and processes > found:
+        raise ConfigError(f"--devices must be at most the {found} GPUs of this machine and not {processes}")
+    if config.schedule.batch % (processes * config.schedule.accumulate):
+        raise ConfigError(
+            f"batch must be a multiple of devices x accumulate = {processes} x {config.schedule.accumulate} "
+            f"and not {config.schedule.batch}"
+        )
+    if config.wgan is not None:
+        raise ConfigError(f"a config with [wgan] trains on one device and not {processes}")
+
+
+def command_line(
+    config_path: Path, pairs_dir: Path, run_dir: Path, devices: int | None, threads: int | None, changes: dict[str, Any]
+) -> list[str]:
+    """The arguments after `restorer` that start this run."""
+    words = ["train", str(config_path), "--pairs", str(pairs_dir), "--out", str(run_dir)]
+    options = {"devices": devices, "threads": threads, "accumulate": None, "workers": None} | changes
+    if "bf16" in options:
+        options["precision"] = "bf16" if options.pop("bf16") else "fp32"
+    if "compile" in options:
+        words.append("--compile" if options.pop("compile") else "--no-compile")
+    return words + [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def run(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> bool:
+    """Train with progress, validation and logs in the first process; the others only compute.
+
+    Returns whether the last step was reached.
+    """
+    if not trainer.world.first:
+        return train(trainer, training, run_dir, lambda _: None, lambda *_: None)
+    config = trainer.config
     run_dir.mkdir(parents=True, exist_ok=True)
     writer = SummaryWriter(str(run_dir / "tensorboard"))
     validation = Validation(validating, config.data.valid_codings, config.data.valid_songs)
@@ -93,19 +204,8 @@ def train_command(config_path: Path, pairs_dir: Path, run_dir: Path, resume: boo
             best.write_text(json.dumps({"score": score, "step": trainer.step_number}))
         preview(trainer, validation, run_dir / "previews", writer)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)  # SIGINT too: shells hide it from background jobs
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    started = time.monotonic()
     try:
-        train(trainer, training, run_dir, validate, report)
-    except KeyboardInterrupt:
-        raise RestorerError(
-            f"interrupted at step {trainer.step_number}, saved; go on with: "
-            f"restorer train {config_path} --pairs {pairs_dir} --out {run_dir} --resume"
-        ) from None
+        return train(trainer, training, run_dir, validate, report)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         bar.close()
         writer.close()
-    click.echo(f"Trained to step {trainer.step_number} in {time.monotonic() - started:.0f} s; best: {best.read_text()}")
