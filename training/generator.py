@@ -6,9 +6,9 @@ One frame travels like this (bins x maps)::
                             |                                               |                              |
                             | delayed                    noise z ----> [ 1x1 conv to 32 x 48 ] <-----------+
                             v                                               |
-    1024 x 6 <-- sub-pixel -- 128 x 32 <-- sub-pixel -- 32 x 80 <-- gated dilated 3x3 stack, aggregation
+    1024 x 8 <-- sub-pixel -- 128 x 32 <-- sub-pixel -- 32 x 80 <-- gated dilated 3x3 stack, aggregation
 
-The six output maps shape what the delayed input offers: a mask for what survived compression; gains for copies
+The eight output maps shape what the delayed input offers: a mask for what survived compression; gains for copies
 of the spectrum moved up (an excitation that keeps its phase from frame to frame, as spectral band replication
 does), whitened so that the gains are the envelope; and an added part for what neither can give.
 """
@@ -46,7 +46,7 @@ class GeneratorConfig:
     aggregation_maps: int = 32
     stack_maps: int = 48
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
-    copy_up_bins: tuple[int, ...] = (256, 512, 768)
+    copy_up_bins: tuple[int, ...] = (256, 512, 768, 64, 128)
     whitening_bins: int = 33
 
 
@@ -137,7 +137,7 @@ class Generator(nn.Module):
         return (restored, *next_states) if streaming else (restored,)
 
     def compose(self, frames: Tensor, maps: Tensor) -> Tensor:
-        """Build output frames (B, 2, T, 1025) from input frames and the network's maps (B, 6, T, 1024)."""
+        """Build output frames (B, 2, T, 1025) from input frames and the network's maps (B, 3 + copies, T, 1024)."""
         c = self.config
         x = frames[..., :BINS]
         mask, added, *gains = maps.split([1, 2, *[1] * len(c.copy_up_bins)], dim=1)
