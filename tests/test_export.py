@@ -1,6 +1,7 @@
 """Exported graphs compute what PyTorch computes, or there is no file."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +72,14 @@ def test_existing_model_is_kept(small_checkpoint, small_model):
 
     with pytest.raises(ConfigError, match="--overwrite"):
         CliRunner().invoke(export, [str(small_checkpoint), str(small_model)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_released_model_is_the_released_checkpoint(channels):
+    audio = synthesize(3.0, 44100, 2, channels)
+    path = Path(__file__).parents[1] / "training" / "checkpoints" / "compact.safetensors"
+    generator, config, _ = checkpoint.load_generator(path)
+    z = torch.from_numpy(draw_noise(5, config.generator.noise_size))
+    restored = Restorer(device="cpu")(audio, 44100, seed=5)
+    assert abs(restored - restore(generator, audio, z)).max() < 1e-4
+    assert abs(restored - audio).max() > 1e-2
