@@ -77,8 +77,11 @@ def build_graph(generator: Generator) -> onnx.ModelProto:
         node.doc_string = ""
         del node.metadata_props[:]
     del model.graph.value_info[:]
-    onnx.checker.check_model(model, full_check=True)
-    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"the exported graph is invalid: {str(error).splitlines()[0]}") from error
 
 
 def describe(generator: Generator, config: Any, card: dict[str, Any]) -> dict[str, Any]:
