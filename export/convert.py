@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from restorer.errors import ModelError
 from restorer.training import checkpoint
 from restorer.training.generator import Generator
+from restorer.whole_file import whole_file
 
 FORMAT_VERSION = 1
 WINDOW, HOP, SAMPLE_RATE = 2048, 512, 44100
@@ -165,17 +166,13 @@ def export_checkpoint(source: Path, target: Path, card: dict[str, Any]) -> dict[
     )
     model.producer_name = "restorer"
     model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=json.dumps(description)))
-    temporary = target.with_name(target.name + ".part")
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        difference = parity(generator, temporary)
+    with whole_file(target) as partial:
+        partial.write_bytes(model.SerializeToString())
+        difference = parity(generator, partial)
         if not difference <= TOLERANCE:
             raise ModelError(
                 f"ONNX differs from PyTorch by {difference:.2e} of full scale; at most {TOLERANCE} is allowed"
             )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return {
         "difference": difference,
         "parameters": sum(p.numel() for p in generator.parameters()),

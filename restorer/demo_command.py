@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from restorer.errors import AudioFileError, ConfigError
 from restorer.lame import encode_mp3
+from restorer.whole_file import whole_file
 
 SAMPLE_RATE = 44100
 BITRATE_KBPS = 32
@@ -44,7 +45,8 @@ def demo(out_dir: Path, seed: int, device: str, overwrite: bool) -> None:
     mp3 = mp3_of_piece(original, seed)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(mp3_path, mp3)
+        with whole_file(mp3_path) as partial:
+            partial.write_bytes(mp3)
     except OSError as error:
         raise AudioFileError(f"cannot write {mp3_path}: {error.strerror}; name another folder") from error
     with AudioWriter(original_path, len(original), SAMPLE_RATE, overwrite=overwrite) as writer:
@@ -86,16 +88,6 @@ def mp3_of_piece(original: NDArray[np.float32], seed: int) -> bytes:
                 "for other seeds: pip install 'restorer[mp3]'"
             ) from error
         return files("restorer").joinpath("data/demo_32k.mp3").read_bytes()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file beside its place and renames it, so that it is there in full or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def shift(audio: NDArray[np.float32], lag: int, samples: int) -> NDArray[np.float32]:

@@ -22,13 +22,24 @@ _BITRATES_KBPS = {
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0),
 }
-_RATES_HZ = {3: (44100, 48000, 32000, 0), 2: (22050, 24000, 16000, 0), 0: (11025, 12000, 8000, 0)}
+RATES_HZ = {3: (44100, 48000, 32000, 0), 2: (22050, 24000, 16000, 0), 0: (11025, 12000, 8000, 0)}
 _SAME_STREAM = 0xFFFE0C00  # sync, version, layer and sample rate: equal in all frames of a file
 _WINDOW_BYTES = 1 << 20
 _OTHER_CONTAINERS = (b"RIFF", b"RF64", b"RIFX", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"riff")
 _RESERVOIR_BYTES = 511  # how far back a frame's data may begin, at most
 _DECODER_DELAY = 529  # samples that a decoder drops besides the encoder delay that a LAME tag tells
 _LAME_DELAYS = 21  # where in a LAME tag the two delays of 12 bits each are
+
+
+def frame_bytes(header: int) -> int:
+    """Bytes of the MPEG layer III frame with these four header bytes; 0 if they are no such header."""
+    version, rate_index = header >> 19 & 3, header >> 10 & 3
+    if header >> 21 != 0x7FF or header >> 17 & 3 != 1 or version == 1 or rate_index == 3:
+        return 0
+    kbps = _BITRATES_KBPS[version == 3][header >> 12 & 15]
+    if not kbps:
+        return 0
+    return (144_000 if version == 3 else 72_000) * kbps // RATES_HZ[version][rate_index] + (header >> 9 & 1)
 
 
 @dataclass
@@ -140,7 +151,7 @@ class _Walk:
         self._reference = self._header(first)
         mpeg1, mono = self._reference >> 19 & 3 == 3, self._reference >> 6 & 3 == 3
         self.samples_per_frame = 1152 if mpeg1 else 576
-        self._rate_hz = _RATES_HZ[self._reference >> 19 & 3][self._reference >> 10 & 3]
+        self._rate_hz = RATES_HZ[self._reference >> 19 & 3][self._reference >> 10 & 3]
         self._side_bytes = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
         self._first_frame = window.read(first, self._size(self._reference))
         if any(window.read(start, min(first - start, 65536))):
@@ -230,18 +241,12 @@ class _Walk:
 
     def _size(self, header: int) -> int:
         """Bytes of the frame with this header; 0 if it is none, or not of the first frame's stream."""
-        version, rate_index = header >> 19 & 3, header >> 10 & 3
-        if header >> 21 != 0x7FF or header >> 17 & 3 != 1 or version == 1 or rate_index == 3:
-            return 0
         if self._reference and (
             header & _SAME_STREAM != self._reference & _SAME_STREAM
             or (header >> 6 & 3 == 3) != (self._reference >> 6 & 3 == 3)
         ):
             return 0
-        kbps = _BITRATES_KBPS[version == 3][header >> 12 & 15]
-        if not kbps:
-            return 0
-        return (144_000 if version == 3 else 72_000) * kbps // _RATES_HZ[version][rate_index] + (header >> 9 & 1)
+        return frame_bytes(header)
 
     def _keep(self, start: int, end: int) -> None:
         if end > start:

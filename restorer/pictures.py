@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restorer.errors import ConfigError, RestorerError
+from restorer.whole_file import whole_file
 
 FLOOR_DB = -160.0
 
@@ -102,11 +103,8 @@ def draw_spectrograms(
     bar.outline.set_visible(False)
 
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(partial, format="png")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            figure.savefig(partial, format="png")
     except OSError as error:
         raise RestorerError(f"cannot write {path}: {error.strerror}; name another place") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -14,14 +14,14 @@ from restorer.training.config import Config, from_dict
 from restorer.training.generator import Generator
 from restorer.training.models import build_generator
 from restorer.training.paper_generator import PaperGenerator
+from restorer.whole_file import whole_file
 
 
 def save(path: Path, tensors: dict[str, Tensor], config: Config, extra: dict[str, Any]) -> None:
     """Write tensors, config and bookkeeping to a temporary file, then rename it into place."""
     metadata = {"restorer": json.dumps({"config": config.to_dict(), **extra})}
-    temporary = path.with_suffix(".part")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, temporary, metadata)
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, partial, metadata)
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:

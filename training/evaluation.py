@@ -27,6 +27,7 @@ from restorer.metrics import measure
 from restorer.training.evaluation_data import Excerpt, Float32, Piece, read_excerpt
 from restorer.training.mp3 import SAMPLE_RATE, Coding
 from restorer.transform import Analysis
+from restorer.whole_file import whole_file
 
 MP3, MP3_SCALED, ORIGINAL = "mp3", "mp3/0.95", "original"
 LAME_GAIN = 0.95
@@ -235,9 +236,8 @@ class Results:
                         "give the same value or choose another --out"
                     )
         else:
-            temporary = path.with_suffix(".part")
-            temporary.write_text(json.dumps(asdict(settings), indent=1))
-            temporary.replace(path)
+            with whole_file(path) as partial:
+                partial.write_text(json.dumps(asdict(settings), indent=1))
         for row in _load_lines(folder / "results.jsonl"):
             self.rows.setdefault(_key(row), {}).update(row["metrics"])
         for row in _load_lines(folder / "profiles.jsonl"):

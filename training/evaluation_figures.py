@@ -13,6 +13,7 @@ from restorer.training.evaluation import ORIGINAL, Key, ModelFile, Results, Work
 from restorer.training.evaluation_data import read_excerpt
 from restorer.training.evaluation_summary import LABELS, Choice, describe_coding
 from restorer.training.mp3 import SAMPLE_RATE, Coding
+from restorer.whole_file import whole_file
 
 SHOWN_KBPS = 32  # the paper's figures 3 and 5
 SHOWN_SONGS = 3
@@ -62,12 +63,8 @@ def _figure(path: Path, **settings: Any) -> Iterator[Any]:
     figure = Figure(dpi=130, layout="constrained", facecolor="white", **settings)
     FigureCanvasAgg(figure)
     yield figure
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         figure.savefig(partial, format="png")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _draw_spectrograms(folder: Path, work: list[Work], coding: str, models: tuple[ModelFile, ...]) -> Iterator[Path]:

@@ -14,6 +14,7 @@ import numpy as np
 from restorer.training.evaluation import MP3, MP3_SCALED, ORIGINAL, Key, ModelFile, Results, Work
 from restorer.training.evaluation_data import coding_order
 from restorer.training.mp3 import Coding
+from restorer.whole_file import whole_file
 
 WORSE_ODG = 0.1
 RESAMPLES = 2000
@@ -189,9 +190,8 @@ def write_summary(folder: Path, lines: list[Line], metrics: tuple[str, ...], fac
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text)
 
 
 def _markdown(lines: list[Line], metrics: tuple[str, ...], facts: dict[str, Any]) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from restorer.demo_command import write_whole
 from restorer.errors import ConfigError, RestorerError
 from restorer.training.evaluation_data import find_music, find_pairs
 from restorer.training.listening_analysis import analyse, load_key, load_results, to_markdown, to_record
 from restorer.training.listening_page import SAMPLE_RATE, assemble, choose_places, make_versions
 from restorer.training.prepare_command import MONO_KBPS, ManyValues
+from restorer.whole_file import whole_file
 
 LARGE_BYTES = 50_000_000
 
@@ -122,8 +122,10 @@ def build(
     }
     page, key = assemble(versions, places, facts)
     # The key first: a page without its key would waste its listeners' time.
-    write_whole(key_path, json.dumps(key, indent=1).encode())
-    write_whole(out, page)
+    with whole_file(key_path) as partial:
+        partial.write_text(json.dumps(key, indent=1))
+    with whole_file(out) as partial:
+        partial.write_bytes(page)
     click.echo(
         f"{out}: {count} excerpts of {seconds:g} s to rate ({count * seconds / 60:.1f} min), {len(page) / 1e6:.1f} MB"
     )

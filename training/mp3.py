@@ -13,15 +13,10 @@ import soundfile
 import soxr
 
 from restorer import lame
+from restorer.mpeg_frames import RATES_HZ, frame_bytes
 
 SAMPLE_RATE = 44100
 WARMUP_FRAMES = 12  # more than the nine frames a bit reservoir can reach back
-
-_BITRATES_KBPS = {
-    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES_HZ = (44100, 48000, 32000)
 
 
 @dataclass(frozen=True)
@@ -62,14 +57,13 @@ class Mp3:
         frame_samples, sample_rate, channels = 1152, SAMPLE_RATE, 1
         while position + 4 <= len(data):
             header = int.from_bytes(data[position : position + 4], "big")
-            version = (header >> 19) & 3
-            if header >> 21 != 0x7FF or version == 1:
+            length = frame_bytes(header)
+            if not length:
                 raise ValueError(f"no MPEG frame header at byte {position}")
-            sample_rate = _RATES_HZ[(header >> 10) & 3] >> {3: 0, 2: 1, 0: 2}[version]
+            version = (header >> 19) & 3
+            sample_rate = RATES_HZ[version][(header >> 10) & 3]
             frame_samples = 1152 if version == 3 else 576
             channels = 1 if (header >> 6) & 3 == 3 else 2
-            kbps = _BITRATES_KBPS[1 if version == 3 else 2][(header >> 12) & 15]
-            length = frame_samples // 8 * 1000 * kbps // sample_rate + ((header >> 9) & 1)
             offsets.append(position)
             position += length
         return cls(data, np.array([*offsets, len(data)], np.int64), frame_samples, sample_rate, channels)

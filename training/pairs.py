@@ -17,6 +17,7 @@ import soundfile
 
 from restorer.errors import RestorerError
 from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3
+from restorer.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,8 @@ class Song:
     licence: str = ""
 
     def write(self, folder: Path) -> None:
-        temporary = folder / "song.json.part"
-        temporary.write_text(json.dumps(asdict(self), indent=1))
-        temporary.rename(folder / "song.json")
+        with whole_file(folder / "song.json") as partial:
+            partial.write_text(json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "Song":

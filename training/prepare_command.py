@@ -16,6 +16,7 @@ from restorer.audio_in import read_audio
 from restorer.errors import ConfigError, RestorerError
 from restorer.training.mp3 import SAMPLE_RATE, Coding, encode_mp3
 from restorer.training.pairs import Song, measure_bandwidth
+from restorer.whole_file import whole_file
 
 EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".aif", ".aiff", ".mp3")
 MONO_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192)
@@ -85,16 +86,15 @@ def prepare_song(task: Task, quality: int) -> Song:
     peak = float(np.abs(audio).max(initial=0.0))
     if peak > 1:  # lossy sources overshoot; the original must not clip where the MP3 does not
         audio = audio / peak
-    temporary = task.folder / "part"
-    soundfile.write(temporary, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    temporary.rename(task.folder / "original.flac")
+    with whole_file(task.folder / "original.flac") as partial:
+        soundfile.write(partial, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     done = []
     for name in task.codings:
         coding = Coding.parse(name)
         if coding.stereo and audio.shape[0] == 1:
             continue
-        temporary.write_bytes(encode_mp3(audio, coding, quality=quality))
-        temporary.rename(task.folder / f"{name}.mp3")
+        with whole_file(task.folder / f"{name}.mp3") as partial:
+            partial.write_bytes(encode_mp3(audio, coding, quality=quality))
         done.append(name)
     row = task.row
     song = Song(

@@ -21,6 +21,7 @@ from restorer.training.pairs import Pairs
 from restorer.training.train import Diverged, Trainer, train
 from restorer.training.validation import Validation, preview
 from restorer.training.wgan import build_trainer
+from restorer.whole_file import whole_file
 
 SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversarial", "critic")
 
@@ -201,7 +202,8 @@ def run(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> 
         trainer.save_generator(run_dir / "last.safetensors", {"validation": table})
         if not best.exists() or score > json.loads(best.read_text())["score"]:
             trainer.save_generator(run_dir / "best.safetensors", {"validation": table})
-            best.write_text(json.dumps({"score": score, "step": trainer.step_number}))
+            with whole_file(best) as partial:
+                partial.write_text(json.dumps({"score": score, "step": trainer.step_number}))
         preview(trainer, validation, run_dir / "previews", writer)
 
     try:
