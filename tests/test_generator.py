@@ -34,10 +34,13 @@ def stream(generator, frames, z, steps):
     return torch.cat(pieces, dim=2)
 
 
+@pytest.mark.parametrize("fine_maps", [0, 4])
 @pytest.mark.parametrize("lookahead", [0, 1, 5])
 @torch.no_grad()
-def test_pieces_equal_the_whole(lookahead):
-    config = GeneratorConfig(noise_size=3, lookahead_frames=lookahead, front_maps=4, stack_maps=4, dilations=(1, 3))
+def test_pieces_equal_the_whole(lookahead, fine_maps):
+    config = GeneratorConfig(
+        noise_size=3, lookahead_frames=lookahead, front_maps=4, stack_maps=4, dilations=(1, 3), fine_maps=fine_maps
+    )
     generator = shaken(Generator(config))
     draw = torch.Generator().manual_seed(2)
     frames = torch.randn(2, 2, 30, 1025, generator=draw) * 4
@@ -48,6 +51,15 @@ def test_pieces_equal_the_whole(lookahead):
         pieces = stream(generator, frames, z, steps)
         assert pieces.shape == frames.shape
         torch.testing.assert_close(pieces[:, :, generator.context_frames :], whole, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_fine_stage_starts_as_no_stage():
+    sizes = {"noise_size": 3, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
+    plain, fine = Generator(GeneratorConfig(**sizes)), Generator(GeneratorConfig(**sizes, fine_maps=4))
+    fine.load_state_dict(plain.state_dict(), strict=False)
+    frames, z = torch.randn(1, 2, 30, 1025), torch.randn(1, 3)
+    torch.testing.assert_close(fine(frames, z)[0], plain(frames, z)[0])
 
 
 @torch.no_grad()

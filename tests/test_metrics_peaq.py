@@ -7,9 +7,9 @@ import soxr
 
 from restorer.errors import RestorerError
 from restorer.metrics import peaq
-from restorer.metrics.peaq_ear import BANDS, CENTRE_HZ, FRAME, LOWER_HZ, UPPER_HZ, _window
+from restorer.metrics.peaq_ear import BANDS, CENTRE_HZ, FRAME, LOWER_HZ, UPPER_HZ, frame_window
 from restorer.metrics.peaq_movs import _NETWORK
-from restorer.metrics.peaq_patterns import _spread_unscaled, spread
+from restorer.metrics.peaq_patterns import spread, spread_unscaled
 
 RATE = 48000
 SAMPLES = 480000
@@ -87,7 +87,7 @@ def test_bands_are_those_of_the_standard():
 
 def test_full_scale_sine_is_92_db():
     sine = np.sin(2 * np.pi * 1019.5 / RATE * np.arange(FRAME))
-    assert 20 * np.log10(np.abs(np.fft.rfft(sine * _window())).max()) == pytest.approx(92, abs=0.01)
+    assert 20 * np.log10(np.abs(np.fft.rfft(sine * frame_window())).max()) == pytest.approx(92, abs=0.01)
 
 
 def test_spreading_keeps_a_flat_pattern_at_0_db():
@@ -98,7 +98,7 @@ def test_spreading_keeps_a_flat_pattern_at_0_db():
 def test_spreading_slopes_are_those_of_the_standard(level_db):
     pattern = np.full((1, BANDS), 1e-12)
     pattern[0, 50] = 10 ** (level_db / 10)
-    row = 10 * np.log10(spread(pattern)[0] * _spread_unscaled(np.ones((1, BANDS)))[0])
+    row = 10 * np.log10(spread(pattern)[0] * spread_unscaled(np.ones((1, BANDS)))[0])
     up_db_per_bark = -24 - 230 / CENTRE_HZ[50] + 0.2 * level_db
     assert row[58] - row[50] == pytest.approx(2 * up_db_per_bark, abs=0.1)
     assert row[42] - row[50] == pytest.approx(2 * -27, abs=0.1)

@@ -48,6 +48,7 @@ class GeneratorConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
     copy_up_bins: tuple[int, ...] = (256, 512, 768, 64, 128)
     whitening_bins: int = 33
+    fine_maps: int = 0  # of a last stage that sees single bins; 0: there is none
 
 
 class Generator(nn.Module):
@@ -78,6 +79,7 @@ class Generator(nn.Module):
         self.output_maps = 3 + len(c.copy_up_bins)
         self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.002)
         self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
+        self.fine = FineStage(c.fine_maps, self.output_maps) if c.fine_maps else None
         if self.noise is not None:
             he_initialise(self.noise, 0.3)
 
@@ -94,18 +96,17 @@ class Generator(nn.Module):
         shapes += [(c.stack_maps, layer.memory_frames, 32) for layer in self.stack]
         if c.lookahead_frames:
             shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
+        if self.fine is not None:
+            shapes += [(3, self.fine.memory_frames, BINS)]
         return shapes
 
     def forward(self, frames: Tensor, z: Tensor | None = None, *states: Tensor) -> tuple[Tensor, ...]:
         c = self.config
         streaming = bool(states)
-        memory = list(states) if streaming else [None] * (2 + len(self.stack) + 1)
+        memory = list(states) if streaming else [None] * len(self.state_shapes)
         next_states = []
 
-        x = frames[..., :BINS] * SCALE
-        power = frames[..., :BINS].pow(4).sum(dim=1, keepdim=True)
-        features = torch.cat([x, torch.log(power + POWER_FLOOR) * 0.15], dim=1)
-
+        features = see(frames)
         y, state = self.front(features, memory[0])
         next_states.append(state)
         local = functional.leaky_relu(y + self.front_bias, SLOPE)
@@ -121,9 +122,9 @@ class Generator(nn.Module):
         y = torch.cat([y, self.spread(y)], dim=1)
         length = y.shape[2]
         if c.lookahead_frames and streaming:
-            frames, state = remember(frames, memory[-2], c.lookahead_frames)
+            frames, state = remember(frames, memory[1 + len(self.stack)], c.lookahead_frames)
             next_states.append(state)
-            local, state = remember(local, memory[-1], c.lookahead_frames)
+            local, state = remember(local, memory[2 + len(self.stack)], c.lookahead_frames)
             next_states.append(state)
             frames, local = frames[:, :, :length], local[:, :, :length]
         else:  # the newest `length` frames, `lookahead` frames ago
@@ -133,6 +134,13 @@ class Generator(nn.Module):
         y = functional.leaky_relu(subpixel(self.rise(y)[0], 4), SLOPE) + local
         y, _ = self.refine(y)
         y = subpixel(self.out(y)[0], 8) + self.out_bias
+        if self.fine is not None:
+            if streaming:
+                seen = see(frames) if c.lookahead_frames else features
+            else:
+                seen = _cut(features, c.lookahead_frames, length + self.fine.memory_frames)
+            y, state = self.fine(seen, y, memory[-1])
+            next_states.append(state)
         restored = self.compose(frames, y)
         return (restored, *next_states) if streaming else (restored,)
 
@@ -155,6 +163,35 @@ class Generator(nn.Module):
             for shift, gain in zip(c.copy_up_bins, gains, strict=True):
                 y = y + functional.pad(white[..., : BINS - shift], (shift, 0)) * gain
         return torch.cat([y / SCALE, frames[..., BINS:]], dim=3)
+
+
+class FineStage(nn.Module):
+    """Corrects the output maps by what single bins of this and the two frames before hold.
+
+    The sub-pixel layer draws eight bins at once from 32 maps; holes that coding left between the partials of the
+    surviving band are finer than that.
+
+    Shape: features (B, 3, T [+ 2], 1024), maps (B, output_maps, T, 1024) -> maps, next memory (B, 3, 2, 1024).
+    """
+
+    def __init__(self, fine_maps: int, output_maps: int):
+        super().__init__()
+        self.look = TimeConv(3, fine_maps, (3, 5))
+        self.guide = TimeConv(output_maps, fine_maps, (1, 1))
+        self.correct = TimeConv(fine_maps, output_maps, (1, 5), gain=0.0)
+        self.memory_frames = self.look.memory_frames
+
+    def forward(self, features: Tensor, maps: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        seen, memory = self.look(features, memory)
+        hidden = functional.leaky_relu(seen + self.guide(maps)[0], SLOPE)
+        return maps + self.correct(hidden)[0], memory
+
+
+def see(frames: Tensor) -> Tensor:
+    """Real and imaginary parts and log power, of order 1: (B, 2, T, 1025) -> (B, 3, T, 1024)."""
+    x = frames[..., :BINS]
+    power = x.pow(4).sum(dim=1, keepdim=True)
+    return torch.cat([x * SCALE, torch.log(power + POWER_FLOOR) * 0.15], dim=1)
 
 
 def _cut(x: Tensor, delay: int, length: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from restorer.training.hearing import hearing_loss
 from restorer.training.signal import hann
 
 POWER_FLOOR = 1e-3  # in the scale of an un-normalised 2048 STFT of audio in [-1, 1], as in the log-spectral distance
@@ -23,6 +24,7 @@ class LossConfig:
     log_magnitude: float = 0.25  # L1 of log power, several windows: what the log-spectral distance sees
     bands: float = 0.3  # L1 of log power pooled over bands and time: the right energy, whatever the fine structure
     noise_to_mask: float = 0.2  # log of magnitude error over what the original masks, per band, as in PEAQ's NMR
+    hearing: float = 0.0  # fall of PEAQ's distortion index through what differs, see hearing.py
     survived: float = 2.0  # L1 of signed-square-root frames where the MP3 still has the signal: anchors the phase
     profile: float = 0.01  # theta of eq. 3
     adversarial: float = 0.05
@@ -108,7 +110,10 @@ def reconstruction(
         pooled = [functional.avg_pool1d((power @ matrix).mT, frames) + POWER_FLOOR for power in (p, q)]
         bands = (pooled[0].log() - pooled[1].log()).abs() * inside.mT
         totals["bands"] += bands.mean() / inside_norm
-    return {name: total / len(config.windows) for name, total in totals.items()}
+    terms = {name: total / len(config.windows) for name, total in totals.items()}
+    if config.hearing:
+        terms["hearing"] = hearing_loss(restored, original, bandwidth_hz)
+    return terms
 
 
 def survived_loss(restored: Tensor, original: Tensor, kept: Tensor, kept_share: Tensor | None = None) -> Tensor:

@@ -22,7 +22,7 @@ _BLOCK_FRAMES = 256
 _NOISE_BIN = 921
 _MIN_BANDWIDTH_BIN = 346
 # Error harmonic structure: 256 lags of the log-spectrum difference; energies of samples in [-1, 1].
-_LAGS = 256
+LAGS = 256
 _MIN_ENERGY = 8000 / 32768**2
 
 
@@ -39,7 +39,7 @@ BANDS = len(CENTRE_HZ)
 INTERNAL_NOISE = 10 ** (0.1456 * (CENTRE_HZ / 1000) ** -0.8)
 
 
-def _window() -> np.ndarray:
+def frame_window() -> np.ndarray:
     """Symmetric Hann window, scaled so that a full-scale sine at 1019.5 Hz shows 92 dB in its nearest bin."""
     bin_offset = (_CALIBRATION_HZ * FRAME / SAMPLE_RATE_HZ) % 1
     offset = min(bin_offset, 1 - bin_offset) * (FRAME - 1) / FRAME
@@ -47,19 +47,19 @@ def _window() -> np.ndarray:
     return 10 ** (_PLAYBACK_DB / 20) * np.hanning(FRAME) / (peak * (FRAME - 1) / 4)
 
 
-def _ear_weights() -> np.ndarray:
+def ear_weights(sample_rate_hz: float = SAMPLE_RATE_HZ) -> np.ndarray:
     """Power response of the outer and middle ear, one value per bin."""
-    khz = np.arange(1, FRAME // 2 + 1) * SAMPLE_RATE_HZ / FRAME / 1000
+    khz = np.arange(1, FRAME // 2 + 1) * sample_rate_hz / FRAME / 1000
     response_db = -2.184 * khz**-0.8 + 6.5 * np.exp(-0.6 * (khz - 3.3) ** 2) - 0.001 * khz**3.6
     return np.concatenate(([0.0], 10 ** (response_db / 10)))
 
 
-def _grouping() -> np.ndarray:
+def grouping(sample_rate_hz: float = SAMPLE_RATE_HZ) -> np.ndarray:
     """Share of each bin that falls into each band, (bins, bands); a bin reaches half a bin to either side."""
-    edges = (np.arange(FRAME // 2 + 2) - 0.5) * SAMPLE_RATE_HZ / FRAME
+    edges = (np.arange(FRAME // 2 + 2) - 0.5) * sample_rate_hz / FRAME
     top = np.minimum(edges[1:, None], UPPER_HZ)
     bottom = np.maximum(edges[:-1, None], LOWER_HZ)
-    return np.maximum(top - bottom, 0) * FRAME / SAMPLE_RATE_HZ
+    return np.maximum(top - bottom, 0) * FRAME / sample_rate_hz
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ def _bandwidths(reference: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np
 
 def _harmonic_error(reference: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Strength of a harmonic pattern in the error, from power spectra (frames, bins); (frames,)."""
-    needed = 2 * _LAGS - 1
+    needed = 2 * LAGS - 1
     difference = np.log(np.maximum(test[:, :needed], MIN_POWER) / np.maximum(reference[:, :needed], MIN_POWER))
-    head = scipy.fft.rfft(difference[:, :_LAGS], 2 * _LAGS)
-    correlation = scipy.fft.irfft(head.conj() * scipy.fft.rfft(difference, 2 * _LAGS))[:, :_LAGS]
+    head = scipy.fft.rfft(difference[:, :LAGS], 2 * LAGS)
+    correlation = scipy.fft.irfft(head.conj() * scipy.fft.rfft(difference, 2 * LAGS))[:, :LAGS]
     energy = np.cumsum(np.pad(difference**2, ((0, 0), (1, 0))), axis=1)
-    energy = energy[:, _LAGS:] - energy[:, :_LAGS]
+    energy = energy[:, LAGS:] - energy[:, :LAGS]
     scale = np.sqrt(np.maximum(energy[:, :1] * energy, 0))
     correlation = np.divide(correlation, scale, out=np.ones_like(correlation), where=scale > 0)
     correlation -= correlation.mean(axis=1, keepdims=True)
-    spectrum = np.abs(scipy.fft.rfft(correlation * np.hanning(_LAGS) * np.sqrt(8 / 3) / _LAGS)) ** 2
+    spectrum = np.abs(scipy.fft.rfft(correlation * np.hanning(LAGS) * np.sqrt(8 / 3) / LAGS)) ** 2
     rising = np.diff(spectrum, axis=1) > 0
     return np.where(rising, spectrum[:, 1:], 0).max(axis=1)
 
@@ -121,14 +121,14 @@ def listen(reference: np.ndarray, test: np.ndarray, frames: int) -> EarFrames:
     -----
     Both (samples,) float64 at 48 kHz, at least (frames + 1) * 1024 samples each.
     """
-    window, weights, grouping = _window(), _ear_weights(), _grouping()
+    window, weights, shares = frame_window(), ear_weights(), grouping()
     views = [np.lib.stride_tricks.sliding_window_view(x, FRAME)[::HOP][:frames] for x in (reference, test)]
     blocks = []
     for start in range(0, frames, _BLOCK_FRAMES):
         samples = [view[start : start + _BLOCK_FRAMES] for view in views]
         powers = [np.abs(scipy.fft.rfft(block * window)) ** 2 for block in samples]
         noise = (np.sqrt(powers[0]) - np.sqrt(powers[1])) ** 2
-        bands = [np.maximum((power * weights) @ grouping, MIN_POWER) for power in (*powers, noise)]
+        bands = [np.maximum((power * weights) @ shares, MIN_POWER) for power in (*powers, noise)]
         energies = [np.einsum("ij,ij->i", block[:, HOP:], block[:, HOP:]) for block in samples]
         quiet = np.maximum(*energies) < _MIN_ENERGY
         blocks.append(

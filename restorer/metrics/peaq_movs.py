@@ -17,7 +17,7 @@ _LOUDNESS_THRESHOLD_SONE = 0.1
 _DISTURBED = 10**0.15
 
 _BAND_INDEX = np.arange(BANDS)
-_MASKING = 10 ** (np.where(_BAND_INDEX * BAND_WIDTH_BARK <= 12, 3, 0.25 * _BAND_INDEX * BAND_WIDTH_BARK) / 10)
+MASKING = 10 ** (np.where(_BAND_INDEX * BAND_WIDTH_BARK <= 12, 3, 0.25 * _BAND_INDEX * BAND_WIDTH_BARK) / 10)
 
 # Name, smallest value, largest value and weights into the three hidden nodes, as tabulated in section 6.
 _NETWORK = {
@@ -70,7 +70,7 @@ def channel_movs(ear: EarFrames, patterns: Patterns, first: int, loud_from: int)
     loud_from
         First frame, from the start of the signal, of the noise loudness average.
     """
-    nmr = (ear.noise * _MASKING / patterns.reference_excitation)[first:]
+    nmr = (ear.noise * MASKING / patterns.reference_excitation)[first:]
     loudness = noise_loudness(
         patterns.reference_adapted,
         patterns.test_adapted,
@@ -100,16 +100,21 @@ def loud_from(channels: list[Patterns], first: int) -> int:
     return max(first + start + _LOUDNESS_DELAY_FRAMES, DELAY_FRAMES)
 
 
+def level_steps_db(reference_db: np.ndarray, test_db: np.ndarray) -> np.ndarray:
+    """Smallest level difference in dB that is heard between two excitations in dB."""
+    level = 0.3 * np.maximum(reference_db, test_db) + 0.7 * test_db
+    positive = np.maximum(level, 1e-3)
+    polynomial = np.polyval((9.01033e-11, 5.05622e-6, -0.00102438, 0.0550197, -0.198719), positive)
+    return np.where(level > 0, 5.95072 * (6.39468 / positive) ** 1.71332 + polynomial, 1e30)
+
+
 def detection(channels: list[Patterns], first: int) -> dict[str, float]:
     """The two binaural variables: how probable, and how many steps above threshold, a difference is."""
     probability, steps = [], []
     for patterns in channels:
         reference = 10 * np.log10(patterns.reference_excitation[first:])
         test = 10 * np.log10(patterns.test_excitation[first:])
-        level = 0.3 * np.maximum(reference, test) + 0.7 * test
-        positive = np.maximum(level, 1e-3)
-        polynomial = np.polyval((9.01033e-11, 5.05622e-6, -0.00102438, 0.0550197, -0.198719), positive)
-        step_size = np.where(level > 0, 5.95072 * (6.39468 / positive) ** 1.71332 + polynomial, 1e30)
+        step_size = level_steps_db(reference, test)
         error = reference - test
         slope = np.where(reference > test, 4, 6)
         probability.append(1 - 0.5 ** np.minimum(np.abs(error / step_size) ** slope, 1000))

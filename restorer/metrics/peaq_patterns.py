@@ -17,18 +17,18 @@ from restorer.metrics.peaq_ear import (
     EarFrames,
 )
 
-_SPREADING_POWER = 0.4
+SPREADING_POWER = 0.4
 _MIN_SECONDS = 0.008
-_SMEARING_SECONDS = 0.030
-_ADAPTATION_SECONDS = 0.050
+SMEARING_SECONDS = 0.030
+ADAPTATION_SECONDS = 0.050
 # The adaptation ratios are averaged over this many bands below and above each band.
 _BANDS_BELOW, _BANDS_ABOVE = 3, 4
 
 
-def _decay(seconds_at_100_hz: float) -> np.ndarray:
+def decays(seconds_at_100_hz: float, frames_per_second: float = FRAMES_PER_SECOND) -> np.ndarray:
     """One-pole coefficient per band and frame for a time constant that shrinks with frequency to 8 ms."""
     seconds = _MIN_SECONDS + 100 / CENTRE_HZ * (seconds_at_100_hz - _MIN_SECONDS)
-    return np.exp(-1 / (FRAMES_PER_SECOND * seconds))
+    return np.exp(-1 / (frames_per_second * seconds))
 
 
 def _smooth(pattern: np.ndarray, decay: np.ndarray) -> np.ndarray:
@@ -39,13 +39,13 @@ def _smooth(pattern: np.ndarray, decay: np.ndarray) -> np.ndarray:
     return out
 
 
-def _spread_unscaled(pattern: np.ndarray) -> np.ndarray:
+def spread_unscaled(pattern: np.ndarray) -> np.ndarray:
     down = 10 ** (-2.7 * BAND_WIDTH_BARK)
     up = 10 ** ((-2.4 - 23 / CENTRE_HZ) * BAND_WIDTH_BARK) * pattern ** (0.2 * BAND_WIDTH_BARK)
     index = np.arange(BANDS)
     area = (1 - down ** (index + 1)) / (1 - down) + (1 - up ** (BANDS - index)) / (1 - up) - 1
-    source = (pattern / area) ** _SPREADING_POWER
-    down, up = down**_SPREADING_POWER, up**_SPREADING_POWER
+    source = (pattern / area) ** SPREADING_POWER
+    down, up = down**SPREADING_POWER, up**SPREADING_POWER
     total = source.copy()
     for band in range(BANDS - 2, -1, -1):
         total[:, band] += down * total[:, band + 1]
@@ -53,22 +53,22 @@ def _spread_unscaled(pattern: np.ndarray) -> np.ndarray:
     for distance in range(1, BANDS):
         rising = rising[:, :-1] * up[:, : BANDS - distance]
         total[:, distance:] += rising
-    return total ** (1 / _SPREADING_POWER)
+    return total ** (1 / SPREADING_POWER)
 
 
 def spread(pattern: np.ndarray) -> np.ndarray:
     """Spread each band's power over its neighbours; the upper slope flattens with level."""
-    return _spread_unscaled(pattern) / _spread_unscaled(np.ones((1, BANDS)))
+    return spread_unscaled(pattern) / spread_unscaled(np.ones((1, BANDS)))
 
 
 def smear(pattern: np.ndarray) -> np.ndarray:
     """Forward masking: a band decays slowly but rises at once."""
-    return np.maximum(_smooth(pattern, _decay(_SMEARING_SECONDS)), pattern)
+    return np.maximum(_smooth(pattern, decays(SMEARING_SECONDS)), pattern)
 
 
 def adapt(reference: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take level differences and slow spectral differences out of a pair of excitation patterns."""
-    decay = _decay(_ADAPTATION_SECONDS)
+    decay = decays(ADAPTATION_SECONDS)
     slow_reference, slow_test = _smooth(reference, decay), _smooth(test, decay)
     cross = np.sqrt(slow_reference * slow_test).sum(axis=1, keepdims=True)
     level = (cross / slow_test.sum(axis=1, keepdims=True)) ** 2
@@ -87,7 +87,7 @@ def adapt(reference: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def modulation(spread_pattern: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Envelope modulation per band and the average loudness it is relative to."""
-    decay = _decay(_ADAPTATION_SECONDS)
+    decay = decays(ADAPTATION_SECONDS)
     loudness = spread_pattern**0.3
     change = FRAMES_PER_SECOND * np.abs(np.diff(loudness, axis=0, prepend=0))
     average = _smooth(loudness, decay)
