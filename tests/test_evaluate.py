@@ -190,6 +190,32 @@ def test_several_processes_give_the_same_and_pairs_work(music, models, tmp_path)
     assert "coded as 48m; there are 32m" in refused.stderr
 
 
+def test_a_coded_rate_is_kept_and_told(music, models, tmp_path):
+    for task in plan(music, tmp_path / "pairs", None, ("16m", "32m")):
+        prepare_song(task, 2, 44100)
+    split = json.loads(next((tmp_path / "pairs").glob("short*/song.json")).read_text())["split"]
+    arguments = ["--split", split, "--model", models["identity"], "--kbps", 16, 32, "--metrics", "lsd,snr"]
+    prepared = evaluate("--pairs", tmp_path / "pairs", *arguments, "--no-figures", tmp_path / "pairs-out")
+    coded = ["--music", music, "--coded-rate", 44100, *arguments]
+    now = evaluate(*coded, "--no-figures", tmp_path / "out")
+    own = evaluate("--music", music, *arguments, "--no-figures", tmp_path / "own")
+    for coding in ("16m", "32m"):
+        assert means(now, coding, "MP3") == pytest.approx(means(prepared, coding, "MP3"), abs=0.1)
+        assert means(now, coding, "MP3")["lsd"] != pytest.approx(means(own, coding, "MP3")["lsd"], abs=0.1)
+    for out in ("out", "pairs-out"):
+        facts = json.loads((tmp_path / out / "summary.json").read_text())
+        assert (facts["coded_rate_hz"], facts["rounded_kbps"]) == (44100, {"16m": 32})
+        first = (tmp_path / out / "summary.md").read_text().splitlines()[0]
+        assert "coded at 44100 Hz (there is no such bitrate at 44100 Hz, so LAME writes 16m as 32 kbit/s" in first
+    assert "coded at" not in (tmp_path / "own" / "summary.md").read_text()
+    for words, reason in (
+        (["--music", music, *arguments, "--out", tmp_path / "out"], "coded_rate_hz 44100 and not None"),
+        (["--pairs", tmp_path / "pairs", "--coded-rate", 44100, *arguments, "--out", "x"], "are coded already"),
+    ):
+        refused = run(*words)
+        assert refused.exit_code == 2 and reason in refused.stderr, refused.output
+
+
 def test_summary_and_figures_are_complete(music, models, tmp_path):
     out = tmp_path / "out"
     table = evaluate(

@@ -1,5 +1,8 @@
 """Pairs are aligned to the sample, whichever stretch of them is read."""
 
+import io
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,8 +11,9 @@ pytest.importorskip("lameenc")
 
 from click.testing import CliRunner
 
+from restorer.errors import ConfigError
 from restorer.synthesis import synthesize
-from restorer.training.mp3 import Coding, Mp3, encode_mp3, round_trip
+from restorer.training.mp3 import Coding, Mp3, encode_mp3, round_trip, rounded_codings
 from restorer.training.pairs import Pairs, measure_bandwidth
 from restorer.training.prepare_command import prepare
 
@@ -52,6 +56,28 @@ def test_any_stretch_decodes_as_the_whole(coding):
     assert not mp3.decode(10 * RATE_HZ, 100).any()
 
 
+@pytest.mark.parametrize("coding", ["16m", "32m", "48m", "64m", "48j", "64j"])
+@pytest.mark.parametrize("rate_hz", [44100, 48000, 22050])
+def test_a_coded_rate_that_was_asked_for_is_written_and_aligned(coding, rate_hz):
+    audio = synthesize(4.0, RATE_HZ, 3, 2)
+    mp3 = Mp3.index(encode_mp3(audio, Coding.parse(coding), coded_rate_hz=rate_hz))
+    with soundfile.SoundFile(io.BytesIO(mp3.data)) as file:
+        assert file.samplerate == mp3.sample_rate == rate_hz
+    assert mp3.kbps == (32 if coding == "16m" and rate_hz > 24000 else Coding.parse(coding).kbps)
+    whole = mp3.decode(0, audio.shape[1])
+    original = audio if coding[-1] == "j" else audio.mean(axis=0, keepdims=True)
+    assert whole.shape == original.shape
+    inside = slice(RATE_HZ // 2, -RATE_HZ // 2)
+    assert abs(residual_lag(original[0, inside], whole[0, inside])) < 0.05
+    np.testing.assert_allclose(mp3.decode(50_001, 44_100), whole[:, 50_001:94_101], atol=2e-5)
+
+
+def test_bitrates_that_a_coded_rate_lacks_are_found():
+    assert rounded_codings(["16m", "24j", "32m", "64m"], 44100) == {"16m": 32, "24j": 32}
+    assert rounded_codings(["16m", "160m", "192m"], 22050) == {"192m": 160}
+    assert rounded_codings(["16m"], None) == {}
+
+
 def test_stereo_keeps_two_channels_and_mono_one():
     audio = synthesize(1.0, RATE_HZ, 0, 2)
     assert round_trip(audio, Coding(64, True)).shape == audio.shape
@@ -76,6 +102,32 @@ def test_splits_follow_the_manifest_and_prepare_resumes(music_dir, pairs_dir):
     result = CliRunner().invoke(prepare, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert before == {path: path.stat().st_mtime_ns for path in pairs_dir.rglob("*.mp3")}
+
+
+def test_a_folder_of_pairs_has_one_coded_rate_and_says_it(music_dir, pairs_dir, tmp_path):
+    def make(folder, *arguments):
+        words = [str(music_dir), str(folder), "--kbps", "16", "64", *arguments]
+        return CliRunner().invoke(prepare, words, catch_exceptions=False)
+
+    made = make(tmp_path, "--coded-rate", "44100")
+    assert made.exit_code == 0
+    assert made.stderr.count("16m as 32 kbit/s") == 1 and "64m" not in made.stderr
+    for path in tmp_path.glob("*/song.json"):
+        assert json.loads(path.read_text())["coded_rate_hz"] == 44100
+    pairs = Pairs(tmp_path, "train")
+    original, coded = pairs.excerpt(pairs.songs[0], "16m", RATE_HZ, 4 * RATE_HZ)
+    assert abs(residual_lag(original, coded)) < 0.05
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    assert make(tmp_path, "--coded-rate", "44100").exit_code == 0
+    with pytest.raises(ConfigError, match=r"44100 Hz and not at LAME's own sample rates; .* give --coded-rate 44100"):
+        make(tmp_path)
+    with pytest.raises(ConfigError, match="44100 Hz and not at 48000 Hz; choose another folder"):
+        make(tmp_path, "--coded-rate", "48000")
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    with pytest.raises(ConfigError, match=r"LAME's own sample rates and not at 44100 Hz; .* give no --coded-rate"):
+        make(pairs_dir, "--coded-rate", "44100")
+    refused = make(tmp_path / "new", "--coded-rate", "44000")
+    assert refused.exit_code == 2 and "'44000' is not one of" in refused.stderr
 
 
 def test_an_unfinished_song_is_made_again(music_dir, tmp_path):

@@ -2,6 +2,7 @@
 
 import tomllib
 from dataclasses import fields, replace
+from functools import partial
 from importlib import resources
 from itertools import pairwise
 
@@ -10,17 +11,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from toy_paper import toy_paper_config
+
 from restorer.errors import ConfigError
-from restorer.training.config import Config, DataConfig, ScheduleConfig, from_dict
+from restorer.training.config import Config, from_dict
 from restorer.training.pairs import Pairs
 from restorer.training.paper_critic import PaperCriticConfig, wgan_loss
 from restorer.training.paper_generator import PaperGeneratorConfig
-from restorer.training.train import Trainer, train
+from restorer.training.train import Diverged, Trainer, train
+from restorer.training.train_command import check_devices
 from restorer.training.wgan import Segments, WganTrainer, build_trainer, profile_loss
 from restorer.training.wgan_config import WganConfig
 
 PAPER = resources.files("restorer.training") / "configs" / "paper.toml"
-SHORT = {"front_maps": (2, 3, 3), "bands": 4, "stack_maps": 8, "dilations": (1, 2, 1)}
 
 
 def random(*shape, seed=0):
@@ -86,21 +89,10 @@ def test_unknown_kind_and_missing_paper_model_are_named(small_config):
     assert Config.load(PAPER.parent / "compact.toml").wgan is None
 
 
-def tiny(noise_size=4, steps=2):
-    return Config(
-        name="tiny",
-        generator=PaperGeneratorConfig(**SHORT, noise_size=noise_size),
-        critic=PaperCriticConfig(**SHORT),
-        schedule=ScheduleConfig(steps=steps, batch=2, frames=24, workers=0, bf16=False),
-        data=DataConfig(codings=("16m", "64m"), valid_every=100, checkpoint_minutes=100.0),
-        wgan=WganConfig(critic_steps=2),
-    )
-
-
 def test_segments_are_all_pieces_with_half_overlap(pairs_dir):
-    pairs, config = Pairs(pairs_dir, "train"), tiny(steps=50)
+    pairs, config = Pairs(pairs_dir, "train"), toy_paper_config(steps=50)
     segments = Segments(pairs, config, config.wgan, 0)
-    samples = 2048 + 23 * 512
+    samples = 2048 + 11 * 512
     starts = sorted({segment.start for segment in segments.segments})
     assert set(np.diff(starts)) == {samples // 2} and starts[-1] + samples <= pairs.songs[0].samples
     assert {segment.coding for segment in segments.segments} == {"16m", "64m"}
@@ -116,7 +108,7 @@ def test_segments_are_all_pieces_with_half_overlap(pairs_dir):
 
 @pytest.mark.parametrize("noise_size", [4, 0])
 def test_training_moves_both_networks_and_resumes_exactly(pairs_dir, tmp_path, noise_size):
-    pairs, config = Pairs(pairs_dir, "train"), tiny(noise_size)
+    pairs, config = Pairs(pairs_dir, "train"), toy_paper_config(noise_size)
     seen = []
 
     def keep(step, terms):
@@ -139,3 +131,33 @@ def test_training_moves_both_networks_and_resumes_exactly(pairs_dir, tmp_path, n
     later = []
     train(again, pairs, tmp_path, lambda _: None, lambda _, terms: later.append(terms))
     assert len(later) == 1 and later[0] == pytest.approx(seen[1], rel=1e-4)
+
+
+def test_compiled_training_computes_the_same(monkeypatch):
+    """Traced and differentiated as torch.compile does it, but run without its code generator, which takes minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    config = toy_paper_config()
+    audio = random(2, 2048 + 11 * 512) * 0.1
+    terms = []
+    for compiled in (False, True):
+        trainer = build_trainer(replace(config, schedule=replace(config.schedule, compile=compiled)))
+        terms.append(trainer.step(audio, audio.round(decimals=1), torch.full((2,), 2e4)))
+    assert terms[1] == pytest.approx(terms[0], rel=1e-4)
+
+
+def test_devices_share_the_papers_batch(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # processes on CPUs, however many
+    config = Config.load(PAPER)
+    for devices in (1, 2, 3, 4, 6, 12):
+        check_devices(config, devices)
+    with pytest.raises(ConfigError, match="multiple of devices x accumulate = 5 x 1 and not 12"):
+        check_devices(config, 5)
+
+
+def test_a_loss_that_is_not_finite_stops_training_before_weights_move():
+    trainer = build_trainer(toy_paper_config())
+    before = [parameter.clone() for parameter in trainer.critic.parameters()]
+    audio = torch.full((2, 2048 + 11 * 512), torch.nan)
+    with pytest.raises(Diverged, match=r"step 0: loss is not finite \(critic nan"):
+        trainer.step(audio, audio, torch.full((2,), 2e4))
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.critic.parameters(), strict=True))

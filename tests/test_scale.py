@@ -17,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file
+from toy_paper import toy_paper_config
 
 from restorer.errors import ConfigError
 from restorer.training import checkpoint
@@ -25,8 +26,10 @@ from restorer.training.loader import Excerpts, load, shards
 from restorer.training.pairs import Pairs
 from restorer.training.train import Trainer, train
 from restorer.training.train_command import train_command
+from restorer.training.wgan import build_trainer
 
 CPU = torch.device("cpu")
+KINDS = ("hinge", "wgan", "paper")
 # Adam's first steps turn rounding errors of tiny gradients into full steps, so the critic stands still where gradients
 # of what comes after its update are compared.
 JUDGED = {"adversarial_from": 0, "critic_warmup": 0, "critic_learning_rate": 0.0}
@@ -36,26 +39,46 @@ def scheduled(config, **changes):
     return replace(config, schedule=replace(config.schedule, **changes))
 
 
-def audio(count, frames=24, seed=0):
-    """Noise, its low-passed copy and bandwidths: excerpts that differ in level, in what survives and in what counts."""
+def audio(config, seed=0, rank=0, size=1):
+    """A rank's share of a batch of noise, its low-passed copy and bandwidths.
+
+    Excerpts differ in level, in what survives and in what counts.
+    """
+    count, frames = config.schedule.batch, config.schedule.frames
     random = torch.Generator().manual_seed(seed)
     original = torch.randn(count, 2048 + (frames - 1) * 512, generator=random)
     original *= torch.rand(count, 1, generator=random) * 0.3 + 0.01
     coded = original.clone()
     coded[::2] = torch.nn.functional.avg_pool1d(original[:, None], 5, 1, 2)[::2, 0]
-    return original, coded, torch.rand(count, generator=random) * 9000 + 12000
+    bandwidth_hz = torch.rand(count, generator=random) * 9000 + 12000
+    return [tensor[rank::size] for tensor in (original, coded, bandwidth_hz)]
 
 
 def networks(trainer):
     return {f"{n}.{k}": v for n in ("generator", "critic") for k, v in getattr(trainer, n).named_parameters()}
 
 
-def gradients_of_one_step(config, batch):
-    trainer = Trainer(config)
-    with torch.no_grad():  # an untrained generator changes nothing, and |log p - log q| has no gradient at p = q
-        trainer.generator.out.conv.weight.mul_(100)
-    terms = trainer.step(*batch)
+def judged(config, kind):
+    """A step of each kind of training: the loop's own with two losses of the critic, and the paper's."""
+    if kind == "paper":
+        return scheduled(toy_paper_config(batch=config.schedule.batch), critic_learning_rate=0.0)
+    return scheduled(config, **JUDGED, adversarial_kind=kind)
+
+
+def gradients_of_one_step(config, rank=0, size=1):
+    trainer = build_trainer(config)
+    if config.wgan is None:
+        with torch.no_grad():  # an untrained generator changes nothing, and |log p - log q| has no gradient at p = q
+            trainer.generator.out.conv.weight.mul_(100)
+    terms = trainer.step(*audio(config, 0, rank, size))
     return {name: parameter.grad.contiguous() for name, parameter in networks(trainer).items()}, terms
+
+
+def weights_after(steps, config, rank=0, size=1):
+    trainer = build_trainer(config)
+    for step in range(steps):
+        trainer.step(*audio(config, step, rank, size))
+    return {name: parameter.detach().contiguous() for name, parameter in networks(trainer).items()}
 
 
 def one_rank(rank, port, config, steps, folder):
@@ -65,31 +88,29 @@ def one_rank(rank, port, config, steps, folder):
     with join() as world:
         assert (world.rank, world.size) == (rank, 2)
         assert world.any(rank == 1) and not world.any(False)
-        for kind in ("hinge", "wgan"):
-            part = [tensor[rank::2] for tensor in audio(config.schedule.batch)]
-            found, terms = gradients_of_one_step(scheduled(config, adversarial_kind=kind), part)
+        for kind in KINDS:
+            found, terms = gradients_of_one_step(judged(config, kind), rank, 2)
             if rank == 0:
                 save_file(found | {"loss": torch.tensor(list(terms.values()))}, folder / f"{kind}.safetensors")
-        trainer = Trainer(config)
-        for step in range(steps):
-            trainer.step(*(tensor[rank::2] for tensor in audio(config.schedule.batch, seed=step)))
-        weights = {name: parameter.detach().contiguous() for name, parameter in networks(trainer).items()}
-        save_file(weights, folder / f"{rank}.safetensors")
+        for kind, trained in (("hinge", judged(config, "hinge")), ("paper", toy_paper_config(batch=6))):
+            save_file(weights_after(steps, trained, rank, 2), folder / f"{kind}-{rank}.safetensors")
 
 
 def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(small_config, tmp_path):
-    config = scheduled(small_config, batch=6, **JUDGED)
+    config = scheduled(small_config, batch=6)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     torch.multiprocessing.spawn(one_rank, (port, config, 3, tmp_path), nprocs=2)
-    for kind in ("hinge", "wgan"):
-        expected, terms = gradients_of_one_step(scheduled(config, adversarial_kind=kind), audio(6))
+    for kind in KINDS:
+        expected, terms = gradients_of_one_step(judged(config, kind))
         got = load_file(tmp_path / f"{kind}.safetensors")
         torch.testing.assert_close(got.pop("loss"), torch.tensor(list(terms.values())), rtol=1e-4, atol=1e-6)
         close(got, expected)
-    ranks = [load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1)]
-    assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items())
+    for kind in ("hinge", "paper"):
+        ranks = [load_file(tmp_path / f"{kind}-{rank}.safetensors") for rank in (0, 1)]
+        assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items())
+    alike(ranks[0], toy_paper_config(batch=6), 3)
 
 
 def close(got, expected):
@@ -100,25 +121,41 @@ def close(got, expected):
         assert float((got[name] - value).norm()) <= 3e-5 * float(value.norm()) + 1e-6 * everything, name
 
 
-@pytest.mark.parametrize("kind", ["hinge", "wgan"])
+def alike(got, config, steps):
+    """Weights have moved as those of one process with the whole batch, but for a thousandth of the way."""
+    start, expected = weights_after(0, config), weights_after(steps, config)
+    apart, way = (
+        torch.cat([(a[name] - b[name]).flatten() for name in start]).norm()
+        for a, b in ((got, expected), (start, expected))
+    )
+    assert 0 < apart < 1e-3 * way
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("accumulate", [2, 6])
 def test_accumulated_gradients_are_those_of_the_whole_batch(small_config, kind, accumulate):
-    config = scheduled(small_config, batch=6, **JUDGED, adversarial_kind=kind)
-    expected, terms = gradients_of_one_step(config, audio(6))
-    got, same = gradients_of_one_step(scheduled(config, accumulate=accumulate), audio(6))
+    config = judged(scheduled(small_config, batch=6), kind)
+    expected, terms = gradients_of_one_step(config)
+    got, same = gradients_of_one_step(scheduled(config, accumulate=accumulate))
     assert same == pytest.approx(terms, rel=1e-4)
     close(got, expected)
 
 
-def test_global_random_numbers_have_no_part(small_config):
-    config = scheduled(small_config, adversarial_from=0, adversarial_kind="wgan")
+def test_accumulated_steps_of_the_paper_lead_where_those_of_the_whole_batch_lead():
+    config = toy_paper_config(batch=6)
+    alike(weights_after(2, scheduled(config, accumulate=2)), config, 2)
+
+
+@pytest.mark.parametrize("kind", ["wgan", "paper"])
+def test_global_random_numbers_have_no_part(small_config, kind):
+    config = judged(small_config, kind)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         before = torch.get_rng_state()
-        first, _ = gradients_of_one_step(config, audio(2))
+        first, _ = gradients_of_one_step(config)
         assert torch.equal(before, torch.get_rng_state())
         torch.manual_seed(2)
-        second, _ = gradients_of_one_step(config, audio(2))
+        second, _ = gradients_of_one_step(config)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
@@ -127,10 +164,12 @@ def test_batch_must_divide(small_config):
         Trainer(scheduled(small_config, accumulate=4))
 
 
-def test_run_killed_after_any_step_equals_the_uninterrupted_one(pairs_dir, small_config, tmp_path):
-    config = replace(small_config, data=replace(small_config.data, checkpoint_minutes=0.0, valid_every=2))
+@pytest.mark.parametrize("kind", ["compact", "paper"])
+def test_run_killed_after_any_step_equals_the_uninterrupted_one(pairs_dir, small_config, tmp_path, kind):
+    config = small_config if kind == "compact" else toy_paper_config(steps=4)
+    config = replace(config, data=replace(config.data, checkpoint_minutes=0.0, valid_every=2))
     pairs, state = Pairs(pairs_dir, "train"), tmp_path / "state.safetensors"
-    whole, validated = Trainer(config), []
+    whole, steps = build_trainer(config), config.schedule.steps
 
     def keep(step, _):
         if step > 1:  # what is on disk now would be left if the next step were killed
@@ -141,15 +180,15 @@ def test_run_killed_after_any_step_equals_the_uninterrupted_one(pairs_dir, small
 
     assert train(whole, pairs, tmp_path, validate, keep)
     copies = [*tmp_path.glob("?.safetensors"), *tmp_path.glob("validating-*")]
-    assert len(copies) == 5 + 3
+    assert len(copies) == steps - 1 + steps // 2
     for copy in copies:
-        resumed = Trainer(config)
+        resumed = build_trainer(config)
         resumed.resume(copy)
         step, validated = resumed.step_number, []
         assert train(
             resumed, pairs, tmp_path / ".", lambda t, seen=validated: seen.append(t.step_number), lambda *_: None
         )
-        assert validated == [n for n in (2, 4, 6) if n > step or (n == step and "validating" in copy.name)]
+        assert validated == [n for n in range(2, steps + 1, 2) if n > step or (n == step and "validating" in copy.name)]
         for name, value in networks(whole).items():
             assert torch.equal(value, networks(resumed)[name]), (copy.name, name)
         for a, b in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
@@ -158,7 +197,7 @@ def test_run_killed_after_any_step_equals_the_uninterrupted_one(pairs_dir, small
 
 def test_state_without_the_newer_fields_loads(small_config, tmp_path):
     trainer = Trainer(small_config)
-    trainer.step(*audio(2))
+    trainer.step(*audio(small_config))
     trainer.save(tmp_path / "new.safetensors")
     tensors, _, extra = checkpoint.load(tmp_path / "new.safetensors")
     extra.pop("validated")
@@ -174,7 +213,7 @@ def test_state_without_the_newer_fields_loads(small_config, tmp_path):
     again = Trainer(small_config)
     again.resume(tmp_path / "old.safetensors")
     assert again.step_number == again.validated == 1
-    assert again.step(*audio(2, seed=1)) == trainer.step(*audio(2, seed=1))
+    assert again.step(*audio(small_config, seed=1)) == trainer.step(*audio(small_config, seed=1))
 
 
 def test_shards_cover_every_batch_once():

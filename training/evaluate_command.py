@@ -22,10 +22,16 @@ from restorer.training.evaluation import (
     plan_work,
     run,
 )
-from restorer.training.evaluation_data import SHORTEST_SECONDS, find_music, find_pairs
+from restorer.training.evaluation_data import (
+    SHORTEST_SECONDS,
+    common_coded_rate,
+    find_music,
+    find_pairs,
+    rounded_kbps,
+)
 from restorer.training.evaluation_figures import draw_figures
 from restorer.training.evaluation_summary import collect, summarise, write_summary
-from restorer.training.prepare_command import MONO_KBPS, ManyValues
+from restorer.training.prepare_command import MONO_KBPS, ManyValues, coded_rate_option
 
 DEFAULT_KBPS = (16, 24, 32, 48, 64, 96, 128)
 DEFAULT_JOINT_KBPS = (64, 128)
@@ -76,6 +82,7 @@ class EvaluateCommand(ManyValues):
     default=False,
     help="Bring each song's peak to full scale before coding (with --music).",
 )
+@coded_rate_option(" (with --music)")
 @click.option("--jobs", default=1, type=click.IntRange(1), help="Excerpts at a time, in processes.")
 @click.option("--threads", default=1, type=click.IntRange(1), help="CPU threads of each job's model.")
 @click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]))
@@ -94,6 +101,7 @@ def evaluate(
     excerpts_per_song: int,
     metrics: str,
     normalise: bool,
+    coded_rate_hz: int | None,
     jobs: int,
     threads: int,
     device: str,
@@ -109,15 +117,18 @@ def evaluate(
     chosen = _check_metrics(metrics)
     codings, default_codings = _codings(kbps, joint_kbps)
     if pairs is not None and music is None:
-        if normalise or manifest:
-            raise ConfigError("--normalise and --manifest go with --music: the MP3s of --pairs are coded already")
+        if normalise or manifest or coded_rate_hz:
+            raise ConfigError(
+                "--normalise, --manifest and --coded-rate go with --music: the MP3s of --pairs are coded already"
+            )
         data, pieces = pairs, find_pairs(pairs, split, codings, skip_absent=default_codings)
     elif music is not None and pairs is None:
-        data, pieces = music, find_music(music, manifest, split, codings)
+        data, pieces = music, find_music(music, manifest, split, codings, coded_rate_hz)
     else:
         raise ConfigError("give either --music DIR or --pairs DIR, one of them")
+    coded_rate_hz, rounded = common_coded_rate(pieces), rounded_kbps(pieces)
     models = open_models(model_paths or (None,), device)
-    settings = Settings(data.resolve().name, split, seconds, excerpts_per_song, normalise)
+    settings = Settings(data.resolve().name, split, seconds, excerpts_per_song, normalise, coded_rate_hz)
     results = Results(out, settings)
     everything = plan_work(pieces, settings, models, takes, chosen, device, threads)
     left = [work for work in map(results.missing, everything) if work]
@@ -139,6 +150,7 @@ def evaluate(
         "songs": max(line.songs for line in lines),
         "takes": takes,
         "metrics": chosen,
+        "rounded_kbps": rounded,
         "skipped": problems,
         "hardware": describe_hardware(models[0], device, jobs, threads),
     }

@@ -69,6 +69,7 @@ class Settings:
     seconds: float
     excerpts_per_song: int
     normalise: bool
+    coded_rate_hz: int | None = None  # None: LAME's own for each bitrate
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from restorer.audio_in import AudioReader, read_audio
 from restorer.errors import ConfigError, RestorerError
-from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3, encode_mp3
+from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3, encode_mp3, rounded_codings
 from restorer.training.pairs import Pairs
 from restorer.training.prepare_command import plan
 
@@ -33,6 +33,7 @@ class Piece:
     codings: tuple[str, ...]
     in_pairs: bool
     split: str
+    coded_rate_hz: int | None = None  # None: LAME's own for each bitrate
 
     def bounds(self, excerpt: int, excerpts: int, seconds: float) -> tuple[int, int]:
         """First sample and length of excerpt `excerpt` of `excerpts`, each in the middle of its share of the song."""
@@ -67,7 +68,9 @@ class Excerpt:
         return audio[..., self.before : self.before + self.original.shape[-1]]
 
 
-def find_music(music: Path, manifest: Path | None, split: str, codings: Sequence[str]) -> list[Piece]:
+def find_music(
+    music: Path, manifest: Path | None, split: str, codings: Sequence[str], coded_rate_hz: int | None = None
+) -> list[Piece]:
     """List a split of a folder of music; a mono song has no joint-stereo codings.
 
     Raises
@@ -88,7 +91,7 @@ def find_music(music: Path, manifest: Path | None, split: str, codings: Sequence
         with AudioReader(song.source, SAMPLE_RATE) as reader:
             channels, samples = min(reader.channels, 2), reader.samples
         kept = tuple(name for name in codings if channels == 2 or not Coding.parse(name).stereo)
-        pieces.append(Piece(song.folder.name, song.source, channels, samples, kept, False, song.split))
+        pieces.append(Piece(song.folder.name, song.source, channels, samples, kept, False, song.split, coded_rate_hz))
     return pieces
 
 
@@ -112,9 +115,38 @@ def find_pairs(pairs: Path, split: str, codings: Sequence[str], skip_absent: boo
             )
     return [
         Piece(song.id, pairs / song.id, song.channels, song.samples,
-              tuple(name for name in codings if name in song.codings), True, song.split)
+              tuple(name for name in codings if name in song.codings), True, song.split, song.coded_rate_hz)
         for song in songs
     ]  # fmt: skip
+
+
+def common_coded_rate(pieces: Sequence[Piece]) -> int | None:
+    """The sample rate in Hz that all MP3s were, or will be, coded at; None: LAME's own for each bitrate.
+
+    Raises
+    ------
+    ConfigError
+        Songs differ, as they may in a folder that was put together by hand.
+    """
+    rates = {piece.coded_rate_hz for piece in pieces}
+    if len(rates) > 1:
+        names = ", ".join(sorted("LAME's own" if rate is None else f"{rate} Hz" for rate in rates))
+        raise ConfigError(f"all songs must be coded at the same sample rates and not at {names}; evaluate them apart")
+    return rates.pop()
+
+
+def rounded_kbps(pieces: Sequence[Piece]) -> dict[str, int]:
+    """The bitrates in kbit/s of codings that are not what they are called, see `rounded_codings`."""
+    names = sorted({name for piece in pieces for name in piece.codings}, key=coding_order)
+    if not pieces[0].in_pairs:
+        return rounded_codings(names, pieces[0].coded_rate_hz)
+    written = {}
+    for name in names:
+        piece = next(piece for piece in pieces if name in piece.codings)
+        kbps = Mp3.index((piece.path / f"{name}.mp3").read_bytes()).kbps
+        if kbps != Coding.parse(name).kbps:
+            written[name] = kbps
+    return written
 
 
 def coding_order(name: str) -> tuple[bool, int, str]:
@@ -139,7 +171,8 @@ def read_excerpt(piece: Piece, coding: str, start: int, samples: int, normalise:
         song_audio = _load_song(piece.path, normalise)
         original = song_audio[:, start : start + samples]
         begin = max(0, first - LEAD_IN_SAMPLES)
-        mp3 = Mp3.index(encode_mp3(song_audio[:, begin:last], Coding.parse(coding)))
+        audio = song_audio[:, begin:last]
+        mp3 = Mp3.index(encode_mp3(audio, Coding.parse(coding), coded_rate_hz=piece.coded_rate_hz))
         heard = mp3.decode(first - begin, last - first)
     if not Coding.parse(coding).stereo:
         original = original.mean(axis=0, keepdims=True)

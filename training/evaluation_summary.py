@@ -13,7 +13,7 @@ import numpy as np
 
 from restorer.training.evaluation import MP3, MP3_SCALED, ORIGINAL, Key, ModelFile, Results, Work
 from restorer.training.evaluation_data import coding_order
-from restorer.training.mp3 import Coding
+from restorer.training.mp3 import Coding, describe_rounding
 from restorer.whole_file import whole_file
 
 WORSE_ODG = 0.1
@@ -197,6 +197,9 @@ def _replace(path: Path, text: str) -> None:
 def _markdown(lines: list[Line], metrics: tuple[str, ...], facts: dict[str, Any]) -> str:
     models = ", ".join(f"{m['name']} version {m['version']} ({m['sha256'][:8]})" for m in facts["models"])
     kind = "peak at full scale" if facts["normalise"] else "level as in the file"
+    rate_hz, rounded = facts["coded_rate_hz"], facts["rounded_kbps"]
+    if rate_hz is not None:
+        kind += f", MP3s coded at {rate_hz} Hz" + (f" ({describe_rounding(rounded, rate_hz)})" if rounded else "")
     text = [
         f"Model {models}; data '{facts['data']}', split {facts['split']}, {facts['songs']} songs; "
         f"excerpts of {facts['seconds']:g} s, {kind}; {facts['hardware']}.",

@@ -6,6 +6,7 @@ few frames after a cut are discarded, until the bit reservoir and the overlap ar
 """
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,13 @@ from restorer import lame
 from restorer.mpeg_frames import RATES_HZ, frame_bytes
 
 SAMPLE_RATE = 44100
+CODED_RATES_HZ = (16000, 22050, 24000, 32000, 44100, 48000)  # that can be asked for: MPEG-2 and MPEG-1
 WARMUP_FRAMES = 12  # more than the nine frames a bit reservoir can reach back
 
 
 @dataclass(frozen=True)
 class Coding:
-    """One way to code a song: a constant bitrate, mono or joint stereo, at the rate LAME chooses for it."""
+    """One way to code a song: a constant bitrate, mono or joint stereo."""
 
     kbps: int
     stereo: bool
@@ -35,10 +37,16 @@ class Coding:
         return cls(int(name[:-1]), name[-1] == "j")
 
 
-def encode_mp3(audio: np.ndarray, coding: Coding, sample_rate: int = SAMPLE_RATE, quality: int = 2) -> bytes:
+def encode_mp3(
+    audio: np.ndarray,
+    coding: Coding,
+    sample_rate: int = SAMPLE_RATE,
+    quality: int = 2,
+    coded_rate_hz: int | None = None,
+) -> bytes:
     """Code audio with LAME as `coding` says: (channels, samples) float, averaged to one channel for mono."""
     channels = audio if coding.stereo else audio.mean(axis=0, keepdims=True)
-    return lame.encode_mp3(channels, sample_rate, coding.kbps, quality)
+    return lame.encode_mp3(channels, sample_rate, coding.kbps, quality, coded_rate_hz)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,12 @@ class Mp3:
             offsets.append(position)
             position += length
         return cls(data, np.array([*offsets, len(data)], np.int64), frame_samples, sample_rate, channels)
+
+    @property
+    def kbps(self) -> int:
+        """The bitrate as it is written; of many frames, since their padding evens out."""
+        frames = len(self.offsets) - 1
+        return round(8e-3 * int(self.offsets[-1]) * self.sample_rate / (frames * self.frame_samples))
 
     def decode(self, start: int, samples: int, quick: bool = False) -> np.ndarray:
         """Decode samples [start, start + samples) of the ORIGINAL's 44.1 kHz time line.
@@ -117,3 +131,26 @@ def round_trip(audio: np.ndarray, coding: Coding, quality: int = 2) -> np.ndarra
     Shape: (channels, samples) at 44.1 kHz -> (1 or channels, samples) at 44.1 kHz.
     """
     return Mp3.index(encode_mp3(audio, coding, quality=quality)).decode(0, audio.shape[1])
+
+
+def rounded_codings(codings: Iterable[str], coded_rate_hz: int | None) -> dict[str, int]:
+    """The bitrates in kbit/s that LAME really writes where a coded rate does not have the asked ones.
+
+    Found by coding a second of silence.
+    """
+    written = {}
+    for name in codings if coded_rate_hz is not None else ():
+        coding = Coding.parse(name)
+        mp3 = Mp3.index(encode_mp3(np.zeros((2, SAMPLE_RATE)), coding, quality=9, coded_rate_hz=coded_rate_hz))
+        if mp3.kbps != coding.kbps:
+            written[name] = mp3.kbps
+    return written
+
+
+def describe_rounding(written: dict[str, int], coded_rate_hz: int | None) -> str:
+    """One line about what `rounded_codings` found."""
+    pairs = ", ".join(f"{name} as {kbps}" for name, kbps in written.items())
+    return (
+        f"there is no such bitrate at {coded_rate_hz} Hz, so LAME writes {pairs} kbit/s, "
+        "low-passed as for the bitrate that was asked for"
+    )

@@ -34,6 +34,7 @@ class Song:
     artist: str = ""
     title: str = ""
     licence: str = ""
+    coded_rate_hz: int | None = None  # of the MP3s, where LAME was told; None: its own choice for each bitrate
 
     def write(self, folder: Path) -> None:
         with whole_file(folder / "song.json") as partial:

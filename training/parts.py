@@ -46,6 +46,15 @@ class Part:
         return (restored * (1 - self.kept) + restored.detach() * self.kept) * self.heard
 
 
+def part_places(total: int, accumulate: int, world: World) -> list[Tensor]:
+    """Places in the global batch of `total` excerpts that each part of this process's share holds.
+
+    The process holds every `world.size`-th excerpt, and a part every `accumulate`-th of those.
+    """
+    mine = torch.arange(world.rank, total, world.size)
+    return [mine[index::accumulate] for index in range(accumulate)]
+
+
 def split_batch(
     original: Tensor,
     coded: Tensor,
@@ -83,9 +92,8 @@ def split_batch(
     audio = original[:, first : first + (length - 3) * HOP]
 
     parts = []
-    for index in range(accumulate):
+    for index, places in enumerate(part_places(total, accumulate, world)):
         mine = slice(index, None, accumulate)
-        places = torch.arange(world.rank, total, world.size)[mine]  # in the global batch
         again = places[places < twice]  # a part's first ones
         parts.append(
             Part(

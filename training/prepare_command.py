@@ -4,9 +4,11 @@ import csv
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -14,7 +16,14 @@ import soundfile
 
 from restorer.audio_in import read_audio
 from restorer.errors import ConfigError, RestorerError
-from restorer.training.mp3 import SAMPLE_RATE, Coding, encode_mp3
+from restorer.training.mp3 import (
+    CODED_RATES_HZ,
+    SAMPLE_RATE,
+    Coding,
+    describe_rounding,
+    encode_mp3,
+    rounded_codings,
+)
 from restorer.training.pairs import Song, measure_bandwidth
 from restorer.whole_file import whole_file
 
@@ -71,13 +80,13 @@ def plan(music: Path, pairs: Path, manifest: Path | None, codings: tuple[str, ..
     ]  # fmt: skip
 
 
-def prepare_song(task: Task, quality: int) -> Song:
+def prepare_song(task: Task, quality: int, coded_rate_hz: int | None = None) -> Song:
     """Write one song's original and MP3s; what an earlier, interrupted run finished is kept."""
     finished = task.folder / "song.json"
     if finished.exists():
         song = Song.read(task.folder)
         possible = {name for name in task.codings if song.channels == 2 or not Coding.parse(name).stereo}
-        if possible <= set(song.codings):
+        if possible <= set(song.codings) and song.coded_rate_hz == coded_rate_hz:
             return song
     task.folder.mkdir(parents=True, exist_ok=True)
     audio, _ = read_audio(task.source, SAMPLE_RATE)
@@ -94,7 +103,7 @@ def prepare_song(task: Task, quality: int) -> Song:
         if coding.stereo and audio.shape[0] == 1:
             continue
         with whole_file(task.folder / f"{name}.mp3") as partial:
-            partial.write_bytes(encode_mp3(audio, coding, quality=quality))
+            partial.write_bytes(encode_mp3(audio, coding, quality=quality, coded_rate_hz=coded_rate_hz))
         done.append(name)
     row = task.row
     song = Song(
@@ -108,9 +117,24 @@ def prepare_song(task: Task, quality: int) -> Song:
         artist=row.get("artist", ""),
         title=row.get("title", ""),
         licence=row.get("licence", ""),
+        coded_rate_hz=coded_rate_hz,
     )
     song.write(task.folder)
     return song
+
+
+def check_coded_rate(pairs: Path, coded_rate_hz: int | None) -> None:
+    """Refuse to add to a folder whose MP3s are coded at other sample rates."""
+    for path in sorted(pairs.glob("*/song.json")):
+        known = Song.read(path.parent).coded_rate_hz
+        if known != coded_rate_hz:
+            held, wanted = (
+                "LAME's own sample rates" if rate is None else f"{rate} Hz" for rate in (known, coded_rate_hz)
+            )
+            again = "no --coded-rate" if known is None else f"--coded-rate {known}"
+            raise ConfigError(
+                f"'{pairs}' holds MP3s coded at {held} and not at {wanted}; choose another folder or give {again}"
+            )
 
 
 class ManyValues(click.Command):
@@ -137,6 +161,17 @@ class ManyValues(click.Command):
         return super().parse_args(ctx, spread)
 
 
+def coded_rate_option(condition: str = "") -> Callable[[Any], Any]:
+    """The option --coded-rate of a command that codes MP3s."""
+    return click.option(
+        "--coded-rate",
+        "coded_rate_hz",
+        type=click.Choice([str(rate) for rate in CODED_RATES_HZ]),
+        callback=lambda _context, _option, value: None if value is None else int(value),
+        help=f"Sample rate of the MP3s in Hz, in place of LAME's choice for each bitrate{condition}.",
+    )
+
+
 @click.command(cls=ManyValues, context_settings={"show_default": True})
 @click.argument("music_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("pairs_dir", type=click.Path(file_okay=False, path_type=Path))
@@ -153,6 +188,7 @@ class ManyValues(click.Command):
     help="CSV with the columns file, split (train, valid, test); default: MUSIC_DIR/MANIFEST.csv if there.",
 )
 @click.option("--quality", default=2, type=click.IntRange(0, 9), help="LAME's quality, 0 best.")
+@coded_rate_option()
 @click.option("--jobs", default=2, type=click.IntRange(1), help="Songs at a time.")
 def prepare(
     music_dir: Path,
@@ -161,25 +197,29 @@ def prepare(
     joint_kbps: tuple[int, ...],
     manifest: Path | None,
     quality: int,
+    coded_rate_hz: int | None,
     jobs: int,
 ) -> None:
     """Make training pairs in PAIRS_DIR from the music in MUSIC_DIR.
 
     Songs are split by song into train, valid and test (or as the manifest says), coded with LAME at its own
-    sample rates, and aligned to the sample. Started again, it finishes what is missing.
+    sample rates (or at --coded-rate), and aligned to the sample. Started again, it finishes what is missing.
     """
     mono = kbps or (16, 24, 32, 48, 64, 96)
     for value in mono + joint_kbps:
         if value not in MONO_KBPS:
             raise ConfigError(f"kbps must be one of {list(MONO_KBPS)} and not {value}")
     codings = tuple(f"{value}m" for value in mono) + tuple(f"{value}j" for value in joint_kbps)
+    check_coded_rate(pairs_dir, coded_rate_hz)
+    if rounded := rounded_codings(codings, coded_rate_hz):
+        click.echo(f"Note: {describe_rounding(rounded, coded_rate_hz)}.", err=True)
     default = music_dir / "MANIFEST.csv"
     tasks = plan(music_dir, pairs_dir, manifest or (default if default.exists() else None), codings)
     pairs_dir.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     songs: list[Song] = []
     with ProcessPoolExecutor(jobs) as pool:
-        futures = {pool.submit(prepare_song, task, quality): task for task in tasks}
+        futures = {pool.submit(prepare_song, task, quality, coded_rate_hz): task for task in tasks}
         with click.progressbar(as_completed(futures), length=len(futures), label="Songs", show_pos=True) as bar:
             for future in bar:
                 try:

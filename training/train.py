@@ -35,6 +35,13 @@ def learning_rate(step: int, s: ScheduleConfig) -> float:
 class Diverged(RestorerError):
     """Training has left what numbers can hold; raised in all processes at once."""
 
+    def __init__(self, step: int, losses: dict[str, float]):
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        super().__init__(
+            f"training diverged at step {step}: loss is not finite ({shown}); "
+            "resume from the last checkpoint with a lower learning_rate"
+        )
+
 
 class Trainer:
     """Generator, critic and optimisers of one run, with one `step` for a batch and exact save and resume.
@@ -53,8 +60,6 @@ class Trainer:
             raise ConfigError(
                 f"batch must be a multiple of processes x accumulate = {processes} x {s.accumulate} and not {s.batch}"
             )
-        if config.wgan is not None and (processes > 1 or s.accumulate > 1 or s.compile):
-            raise ConfigError("a config with [wgan] trains in one process, with accumulate = 1 and compile = false")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(s.seed)
             self.generator = build_generator(config.generator)
@@ -63,9 +68,7 @@ class Trainer:
         self.critic.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         if s.compile:
-            self.generator.compile()
-            if s.adversarial_kind == "hinge":  # the gradient penalty needs second derivatives
-                self.critic.compile()
+            self.compile()
         self.optimiser = torch.optim.AdamW(
             self.generator.parameters(), lr=s.learning_rate, betas=(0.9, 0.99), weight_decay=s.weight_decay
         )
@@ -75,6 +78,12 @@ class Trainer:
         self.step_number = 0
         self.validated = 0  # the last step whose weights were validated
         self.seconds = 0.0
+
+    def compile(self) -> None:
+        """Compile the networks, but no critic whose gradient is penalised: torch.compile has no second derivatives."""
+        self.generator.compile()
+        if self.config.schedule.adversarial_kind == "hinge":
+            self.critic.compile()
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.bf16)
@@ -120,11 +129,7 @@ class Trainer:
         *numbers, loss_value, gradient = torch.cat([values, norm.detach()[None]]).tolist()
         losses = dict(zip(terms, numbers, strict=True))
         if not math.isfinite(loss_value + losses.get("critic", 0.0)):
-            shown = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-            raise Diverged(
-                f"training diverged at step {self.step_number}: loss is not finite ({shown}); "
-                "resume from the last checkpoint with a lower learning_rate"
-            )
+            raise Diverged(self.step_number, losses)
         if math.isfinite(gradient):
             self.optimiser.step()
         decay = min(s.average, (self.step_number + 1) / (self.step_number + 20))

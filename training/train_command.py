@@ -52,7 +52,12 @@ SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversari
 )
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="In place of the config's bf16.")
 @click.option("--accumulate", type=click.IntRange(1), help="Passes in which a process computes its share of a batch.")
-@click.option("--compile/--no-compile", "compiled", default=None, help="Compile the networks with torch.compile.")
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Compile the networks with torch.compile; a critic with a gradient penalty stays as it is.",
+)
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode excerpts, for each training process.")
 def train_command(
     config_path: Path,
@@ -128,9 +133,8 @@ def train_command(
 
 def default_devices(config: Config) -> int:
     """As many CUDA devices as there are and a batch can be shared by."""
-    most = torch.cuda.device_count() if config.wgan is None else 1
     shares = config.schedule.batch // config.schedule.accumulate
-    return max((count for count in range(1, most + 1) if shares % count == 0), default=1)
+    return max((count for count in range(1, torch.cuda.device_count() + 1) if shares % count == 0), default=1)
 
 
 def check_devices(config: Config, processes: int) -> None:
@@ -143,8 +147,6 @@ def check_devices(config: Config, processes: int) -> None:
             f"batch must be a multiple of devices x accumulate = {processes} x {config.schedule.accumulate} "
             f"and not {config.schedule.batch}"
         )
-    if config.wgan is not None:
-        raise ConfigError(f"a config with [wgan] trains on one device and not {processes}")
 
 
 def command_line(
