@@ -137,6 +137,23 @@ def test_command_trains_and_resumes(pairs_dir, small_config, tmp_path):
         CliRunner().invoke(train_command, arguments, catch_exceptions=False)
 
 
+def test_start_takes_weights_and_names_what_is_new(small_config, tmp_path):
+    path = tmp_path / "first.safetensors"
+    first = Trainer(small_config)
+    first.save_generator(path, {})
+    wider = replace(small_config, generator=replace(small_config.generator, fine_maps=4))
+    second = Trainer(wider)
+    assert {name.split(".")[0] for name in second.start_from(path)} == {"fine"}
+    for network in (second.generator, second.average):
+        torch.testing.assert_close(network.merge.conv.weight, first.average.merge.conv.weight, rtol=0, atol=0)
+    second.save_generator(path, {})
+    with pytest.raises(ModelError, match="which has no 'fine"):
+        first.start_from(path)
+    larger = Trainer(replace(small_config, generator=replace(small_config.generator, stack_maps=12)))
+    with pytest.raises(ModelError, match="size mismatch"):
+        larger.start_from(path)
+
+
 def test_config_errors_name_the_known_keys(tmp_path):
     path = tmp_path / "c.toml"
     for text, words in (

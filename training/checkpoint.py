@@ -32,6 +32,7 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
     ModelError
         The file is missing, not safetensors, or not a checkpoint of this project.
     """
+    refuse_pickle(Path(path))
     try:
         with safe_open(str(path), "pt") as file:
             metadata = json.loads((file.metadata() or {})["restorer"])
@@ -46,6 +47,30 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
         ) from None
     config = from_dict(Config, metadata.pop("config"), str(path))
     return tensors, config, metadata
+
+
+_PICKLE_STARTS = (b"\x80", b"PK\x03\x04", b"(", b"c", b"}", b"]", b"\x8a")  # pickles, and the zip of torch.save
+
+
+def refuse_pickle(path: Path) -> None:
+    """Name a pickle for what it is; nothing here would load it anyway.
+
+    Raises
+    ------
+    ModelError
+        The file is a pickle by its first bytes. A safetensors file begins with the length of its header, which is
+        small, and a brace.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return
+    if head.startswith(_PICKLE_STARTS) and head[8:9] != b"{":
+        raise ModelError(
+            f"'{path}' is a pickle, which can run code and is never loaded; a checkpoint is safetensors, as "
+            "restorer train writes it"
+        )
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

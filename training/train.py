@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from restorer.errors import ConfigError, RestorerError
+from restorer.errors import ConfigError, ModelError, RestorerError
 from restorer.training import checkpoint
 from restorer.training.config import Config, ScheduleConfig
 from restorer.training.critic import critic_loss
@@ -231,6 +231,26 @@ class Trainer:
         """Write the averaged generator alone: small, and all that an export needs."""
         tensors = checkpoint.prefixed("average", self.average.state_dict())
         checkpoint.save(path, tensors, self.config, {"step": self.step_number, "seconds": self.seconds, **extra})
+
+    def start_from(self, path: Path) -> list[str]:
+        """Begin with the averaged weights of a checkpoint; returns the parameters that it lacks, which stay new.
+
+        Raises
+        ------
+        ModelError
+            It is no checkpoint, or its parameters have other sizes than the config's.
+        """
+        tensors, _, _ = checkpoint.load(path)
+        weights = checkpoint.unprefixed("average", tensors) or checkpoint.unprefixed("generator", tensors)
+        try:
+            new, foreign = self.generator.load_state_dict(weights, strict=False)
+        except RuntimeError as error:
+            detail = str(error).splitlines()[-1].strip()
+            raise ModelError(f"'{path}' does not fit the config's generator: {detail}") from None
+        if foreign:
+            raise ModelError(f"'{path}' does not fit the config's generator, which has no '{foreign[0]}'")
+        self.average.load_state_dict(self.generator.state_dict())
+        return list(new)
 
     def resume(self, path: Path) -> None:
         tensors, _, extra = checkpoint.load(path)

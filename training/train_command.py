@@ -43,6 +43,11 @@ SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversari
     help="Folder for checkpoints, TensorBoard logs and previews.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run folder.")
+@click.option(
+    "--start",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Checkpoint whose weights a new run begins with, such as training/checkpoints/compact.safetensors.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each process; default: all cores, shared.")
 @click.option(
     "--devices",
@@ -64,6 +69,7 @@ def train_command(
     pairs_dir: Path,
     run_dir: Path,
     resume: bool,
+    start: Path | None,
     threads: int | None,
     devices: int | None,
     precision: str | None,
@@ -95,13 +101,15 @@ def train_command(
         raise ConfigError(f"'{run_dir}' already holds a run; continue it with --resume or choose another --out")
     if resume and not state.exists():
         raise ConfigError(f"nothing to resume in '{run_dir}': no state.safetensors there")
+    if resume and start is not None:
+        raise ConfigError("--start begins a new run and --resume goes on with an old one; give one of them")
     training, validating = Pairs(pairs_dir, "train", quick=True), Pairs(pairs_dir, "valid")
     again = command_line(config_path, pairs_dir, run_dir, devices, threads, changes)
     processes = 1 if joining() else devices or default_devices(config)
     if processes > 1:
         check_devices(config, processes)
         threads_each = ["--threads", str(threads or max(1, (os.cpu_count() or 1) // processes))]
-        resuming = ["--resume"] if resume else []
+        resuming = ["--resume"] if resume else ["--start", str(start)] if start else []
         raise SystemExit(launch([sys.executable, "-m", "restorer", *again, *resuming, *threads_each], processes))
     if threads:
         torch.set_num_threads(threads)
@@ -109,6 +117,10 @@ def train_command(
         trainer = build_trainer(config)
         if resume:
             trainer.resume(state)
+        elif start is not None:
+            new = trainer.start_from(start)
+            if new and world.first:
+                click.echo(f"Not in {start} and therefore new: {', '.join(new)}", err=True)
         started = time.monotonic()
         try:
             finished = run(trainer, training, validating, run_dir)
