@@ -26,11 +26,19 @@ class Entry:
 
 COMMANDS = {
     "restore": Entry("restorer.restore_command", "restore", "Restore files, folders or a pipe.", "cpu"),
+    "takes": Entry(
+        "restorer.takes_command", "takes", "Restore a stretch of a song several ways, to choose a seed.", "cpu"
+    ),
     "inspect": Entry(
         "restorer.inspect_command", "inspect", "Say how files were coded and whether to restore them.", "cpu"
     ),
+    "compare": Entry("restorer.compare_command", "compare", "Compare versions of a song with pictures.", "cpu"),
     "demo": Entry("restorer.demo_command", "demo", "Make a short MP3, restore it and show the result.", "cpu"),
+    "studio": Entry(
+        "restorer.plugins.studio.command", "studio", "Restore and compare songs on a page in the browser.", "web"
+    ),
     "info": Entry("restorer.info_command", "info", "Print what a model file says about itself.", "cpu"),
+    "models": Entry("restorer.models_command", "models", "List the models that are bundled or cached.", "cpu"),
     "benchmark": Entry(
         "restorer.benchmark_command", "benchmark", "Measure how fast a model is on this machine.", "cpu"
     ),

@@ -76,7 +76,13 @@ def test_wheel_has_one_top_level_name(wheel):
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not re.fullmatch(r"restorer-[\d.]+\.dist-info", top)} == {"restorer"}
-    for needed in ("py.typed", "weights/compact.onnx", "data/demo_32k.mp3", "training/configs/compact.toml"):
+    for needed in (
+        "py.typed",
+        "weights/compact.onnx",
+        "data/demo_32k.mp3",
+        "training/configs/compact.toml",
+        "plugins/studio/page/index.html",
+    ):
         assert f"restorer/{needed}" in names
     assert wheel.stat().st_size < 26e6
 
