@@ -201,9 +201,15 @@ def test_losses_are_zero_for_the_original_and_survival_knows_the_cut():
 
 def test_profile_loss_falls_as_takes_part():
     draw = torch.Generator().manual_seed(0)
-    original = torch.randn(2, 2, 10, 1025, generator=draw)
-    first = torch.randn(2, 2, 10, 1025, generator=draw)
+    original, first = torch.randn(2, 2, 2048 + 9 * 512, generator=draw)
     z1, z2 = torch.randn(2, 2, 8, generator=draw)
     lost = torch.zeros(2, 1, 10, 1025)
     values = [float(profile_loss(first, first * (1 + d), z1, z2, original, lost)) for d in (0.0, 0.05, 0.3, 1.0)]
     assert values == sorted(values, reverse=True) and values[-1] < 0.2 * values[0]
+
+
+def test_profile_loss_has_a_gradient_in_silence():
+    takes = torch.zeros(2, 2, 2048 + 9 * 512, requires_grad=True)
+    z1, z2 = torch.randn(2, 2, 8, generator=torch.Generator().manual_seed(0))
+    profile_loss(takes[0], takes[1], z1, z2, takes[0].detach(), torch.zeros(2, 1, 10, 1025)).backward()
+    assert torch.isfinite(takes.grad).all()

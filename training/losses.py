@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from restorer.training.hearing import hearing_loss
-from restorer.training.signal import hann
+from restorer.training.signal import WINDOW, hann
 
 POWER_FLOOR = 1e-3  # in the scale of an un-normalised 2048 STFT of audio in [-1, 1], as in the log-spectral distance
 RATE_HZ = 44100
@@ -129,14 +129,15 @@ def survived_loss(restored: Tensor, original: Tensor, kept: Tensor, kept_share: 
 def profile_loss(first: Tensor, second: Tensor, z1: Tensor, z2: Tensor, original: Tensor, kept: Tensor) -> Tensor:
     """Eq. 3 of the paper without theta: large while noise does not change frequency and rhythm profiles.
 
-    Two deviations, for training without a settled critic: only what the MP3 lost counts (noise must not touch
-    the rest), and profiles are means relative to the original's mean magnitude there, so that the loss does
-    not depend on level or length; a floor of 0.01 bounds it.
+    Three deviations: takes are compared as audio, since what differs in frames may cancel where they overlap; and,
+    for training without a settled critic, only what the MP3 lost counts (noise must not touch the rest), and profiles
+    are means relative to the original's mean magnitude there, so that the loss does not depend on level or length;
+    a floor of 0.01 bounds it.
 
-    Shape: first, second, original (B, 2, T, 1025) frames; z1, z2 (B, noise_size); kept (B, 1, T, 1025).
+    Shape: first, second, original (B, samples); z1, z2 (B, noise_size); kept (B, 1, T, 1025), T frames of original.
     """
     lost = 1 - kept[:, 0]
-    first, second, original = ((frames.pow(4).sum(1) + 1e-6).sqrt() * lost for frames in (first, second, original))
+    first, second, original = ((magnitudes(audio, WINDOW) + 1e-6).sqrt() * lost for audio in (first, second, original))
     scale = original.mean(dim=(1, 2), keepdim=True) + 1e-3
     difference = (first - second) / scale
     frequency = difference.mean(dim=1).abs().add(1e-6).pow(1.3).mean(dim=1)

@@ -21,7 +21,9 @@ from restorer.training.losses import profile_loss, reconstruction, survived_loss
 from restorer.training.models import build_critic, build_generator
 from restorer.training.pairs import Pairs
 from restorer.training.parts import Part, split_batch
-from restorer.training.signal import synthesise
+from restorer.training.signal import HOP, WINDOW, synthesise
+
+OVERLAPPED = WINDOW // HOP - 1  # frames at either end of an excerpt that others do not fully overlap
 
 
 def learning_rate(step: int, s: ScheduleConfig) -> float:
@@ -151,14 +153,17 @@ class Trainer:
 
     def reconstruction_terms(self, part: Part, restored: Tensor, again: Tensor) -> dict[str, Tensor]:
         w, twice = self.config.loss, len(again)
-        terms = reconstruction(synthesise(restored), part.audio, part.bandwidth_hz, w, part.all_bandwidths_hz)
+        audio = synthesise(restored)
+        terms = reconstruction(audio, part.audio, part.bandwidth_hz, w, part.all_bandwidths_hz)
         terms["survived"] = survived_loss(restored, part.target, part.kept, part.kept_share)
         terms = {name: term * part.share for name, term in terms.items()}
         if w.profile and self.config.generator.noise_size:
             terms["profile"] = restored.new_zeros(())
             if twice:
-                z, target, kept = part.z[:twice], part.target[:twice], part.kept[:twice]
-                loss = profile_loss(restored[:twice], again, z, part.z_again, target, kept)
+                kept = part.kept[:twice, :, OVERLAPPED:-OVERLAPPED]
+                loss = profile_loss(
+                    audio[:twice], synthesise(again), part.z[:twice], part.z_again, part.audio[:twice], kept
+                )
                 terms["profile"] = loss * part.again_share
         return terms
 
