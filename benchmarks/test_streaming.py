@@ -10,7 +10,7 @@ import pytest
 from conftest import setting
 
 from restorer import Restorer
-from restorer.benchmark_blocks import BLOCKS_SAMPLES, RATES_HZ, measure_blocks, measure_latency
+from restorer.benchmark_blocks import BLOCKS_SAMPLES, RATES_HZ, looped_music, measure_blocks, measure_latency
 from restorer.benchmark_machine import describe_machine, one_core
 from restorer.benchmark_report import machine_line
 
@@ -50,3 +50,20 @@ def test_latency(model: Path, rate_hz: int) -> None:
     print(f"\n{model.name} at {rate_hz} Hz: latency {1000 * behind:.1f} ms")
     if rate_hz == restorer.sample_rate:
         assert abs(behind - restorer.latency_samples / rate_hz) < 1e-9
+
+
+@pytest.mark.parametrize("n", [1, 4, 16])
+def test_streams_in_one_batch(benchmark, model: Path, n: int) -> None:
+    """Two seconds of n stereo streams in lock-step, blocks of 512: the cost of each falls with their number."""
+    seconds, block = 2.0, 512
+    audio = looped_music(seconds, 44100, 2)
+    with one_core():
+        streams = Restorer(model, device="cpu", threads=1).streams(n)
+
+        def run() -> None:
+            for start in range(0, audio.shape[1], block):
+                streams.process([audio[:, start : start + block]] * n)
+
+        benchmark.pedantic(run, rounds=3, iterations=1, warmup_rounds=1)
+    factor = benchmark.stats.stats.min / seconds / n
+    print(f"\n{model.name}, {n} streams: real-time factor {factor:.4f} each on {machine_line(describe_machine())}")

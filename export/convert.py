@@ -1,7 +1,7 @@
 """Checkpoint -> streaming ONNX: the core graph with every state as a named input and output.
 
-The file carries the exact float32 weights of the checkpoint, and one JSON document of metadata, which is all that
-`restorer` reads about a model.
+The file carries the exact float32 weights of the checkpoint, or 8 bits of the weights of large matrix products, and one
+JSON document of metadata, which is all that `restorer` reads about a model.
 """
 
 import json
@@ -15,7 +15,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from restorer.errors import ModelError
+from restorer.errors import ConfigError, ModelError
+from restorer.export.optimise import quantise, simplify
+from restorer.model_file import ModelInfo
 from restorer.training import checkpoint
 from restorer.training.generator import Generator
 from restorer.whole_file import whole_file
@@ -24,6 +26,8 @@ FORMAT_VERSION = 1
 WINDOW, HOP, SAMPLE_RATE = 2048, 512, 44100
 OPSET = 18
 TOLERANCE = 1e-4  # of full scale
+QUANTISED_TOLERANCE = 1e-3  # the same for weights in 8 bits: -60 dB
+WEIGHTS = ("float32", "int8")
 
 
 class Core(nn.Module):
@@ -80,7 +84,7 @@ def build_graph(generator: Generator) -> onnx.ModelProto:
     del model.graph.value_info[:]
     try:
         onnx.checker.check_model(model, full_check=True)
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        return onnx.shape_inference.infer_shapes(simplify(model), strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"the exported graph is invalid: {str(error).splitlines()[0]}") from error
 
@@ -106,6 +110,33 @@ def describe(generator: Generator, config: Any, card: dict[str, Any]) -> dict[st
         **card,
         "config": config.to_dict(),
     }
+
+
+def redescribe(source: Path, target: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Write the exported model `source` to `target` with other metadata; the two may be one file.
+
+    Returns
+    -------
+    All of the metadata.
+
+    Raises
+    ------
+    ModelError
+        `source` is no model of restorer, or would be none with the changes.
+    """
+    try:
+        model = onnx.load(str(source))
+    except Exception as error:
+        raise ModelError(f"{source}: is no readable ONNX model: {str(error).splitlines()[0]}") from error
+    entries = [entry for entry in model.metadata_props if entry.key == "restorer"]
+    if not entries:
+        raise ModelError(f"{source}: is an ONNX model, but not one that restorer's export made")
+    description: dict[str, Any] = {**json.loads(entries[0].value), **changes}
+    entries[0].value = json.dumps(description)
+    ModelInfo.from_json(entries[0].value, str(source))
+    with whole_file(target) as partial:
+        partial.write_bytes(model.SerializeToString())
+    return description
 
 
 def parity(generator: Generator, path: Path, seconds: float = 1.5) -> float:
@@ -149,32 +180,48 @@ def parity(generator: Generator, path: Path, seconds: float = 1.5) -> float:
     return max(float(np.abs(sounds[i] - sounds[j]).max()) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
-def export_checkpoint(source: Path, target: Path, card: dict[str, Any]) -> dict[str, Any]:
+def export_checkpoint(source: Path, target: Path, card: dict[str, Any], weights: str = "float32") -> dict[str, Any]:
     """Write `target` from the checkpoint `source`; nothing is left behind unless every check passes.
+
+    Parameters
+    ----------
+    weights
+        "float32", or "int8" for those of large matrix products: a smaller file, and streams in small blocks cost
+        two thirds. See `optimise.quantise`.
 
     Raises
     ------
     ModelError
-        The checkpoint is unusable, or PyTorch and ONNX differ by more than 1e-4 of full scale.
+        The checkpoint is unusable, or PyTorch and ONNX differ by more than 1e-4 of full scale (1e-3 once the weights
+        are in 8 bits).
+    ConfigError
+        `weights` is something else.
     """
+    if weights not in WEIGHTS:
+        raise ConfigError(f"weights must be one of {', '.join(WEIGHTS)} and not {weights!r}")
     generator, config, extra = checkpoint.load_generator(source)
     model = build_graph(generator)
     description = describe(
         generator,
         config,
-        {"training_seconds": extra.get("seconds"), "training_steps": extra.get("step"), **card},
+        {"training_seconds": extra.get("seconds"), "training_steps": extra.get("step"), "weights": weights, **card},
     )
     model.producer_name = "restorer"
     model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=json.dumps(description)))
     with whole_file(target) as partial:
-        partial.write_bytes(model.SerializeToString())
-        difference = parity(generator, partial)
-        if not difference <= TOLERANCE:
-            raise ModelError(
-                f"ONNX differs from PyTorch by {difference:.2e} of full scale; at most {TOLERANCE} is allowed"
-            )
+        difference = _write_checked(model, partial, generator, TOLERANCE)
+        if weights == "int8":
+            difference = _write_checked(quantise(model), partial, generator, QUANTISED_TOLERANCE)
     return {
         "difference": difference,
         "parameters": sum(p.numel() for p in generator.parameters()),
         **description,
     }
+
+
+def _write_checked(model: onnx.ModelProto, path: Path, generator: Generator, tolerance: float) -> float:
+    path.write_bytes(model.SerializeToString())
+    difference = parity(generator, path)
+    if not difference <= tolerance:
+        raise ModelError(f"ONNX differs from PyTorch by {difference:.2e} of full scale; at most {tolerance} is allowed")
+    return difference

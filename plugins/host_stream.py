@@ -61,16 +61,19 @@ class HostStream:
         Shared by any number of streams.
     channels, sample_rate
         Of input and output.
-    seed
-        The same seed gives the same sound.
+    seed, brightness
+        The same two give the same sound.
     """
 
-    def __init__(self, restorer: Restorer, channels: int, sample_rate: int, seed: int) -> None:
+    def __init__(
+        self, restorer: Restorer, channels: int, sample_rate: int, seed: int, brightness: float | None = None
+    ) -> None:
         self.channels = channels
         self.sample_rate = sample_rate
         self.seed = seed
         self.latency_samples = host_latency(restorer, sample_rate)
-        self._stream = restorer.stream(channels, sample_rate, seed)
+        self.brightness = brightness
+        self._stream = restorer.stream(channels, sample_rate, seed, brightness=brightness)
         self._back = StreamResampler(channels, restorer.sample_rate, sample_rate)
         self.reset()
 
@@ -88,12 +91,14 @@ class HostStream:
         self._provided = 0
         self._returned = 0
 
-    def change_seed(self, seed: int) -> None:
-        """Fade to another seed within the running stream."""
-        if seed == self.seed:
+    def change_take(self, seed: int, brightness: float | None) -> None:
+        """Fade to another seed or brightness within the running stream."""
+        if (seed, brightness) == (self.seed, self.brightness):
             return
-        self.seed = seed
-        self._stream.change_seed(seed)
+        if seed != self.seed:
+            self._stream.change_seed(seed)
+        self._stream.brightness = brightness
+        self.seed, self.brightness = seed, brightness
         if not self._provided:
             self.reset()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from restorer.brightness import check_brightness
 from restorer.errors import ConfigError
 from restorer.noise import check_seed
 from restorer.plugins.effect import Effect
@@ -56,8 +57,8 @@ class RestorerPlugin(Effect):
 
     A native `pedalboard.Pedalboard` takes no plug-ins written in Python: use `restorer.plugins.Chain`. Mono,
     stereo or up to 8 channels, host rates from 8 to 192 kHz; at other rates than the model's the signal is
-    resampled inside, and the latency counts it. `mix`, `seed` and `bypass` may be set at any time, from any
-    thread; they count from the next call on, without a click and without a loss of state.
+    resampled inside, and the latency counts it. `mix`, `seed`, `brightness` and `bypass` may be set at any
+    time, from any thread; they count from the next call on, without a click and without a loss of state.
 
     Parameters
     ----------
@@ -69,6 +70,8 @@ class RestorerPlugin(Effect):
         Integer from 0; the same seed gives the same sound.
     bypass
         True gives the input with the delay unchanged, as mix=0 does, and keeps the mix.
+    brightness
+        "dark", "neutral", "bright", or a number from -4 (dark) to 4 (bright); None leaves it to the seed.
 
     Raises
     ------
@@ -82,12 +85,15 @@ class RestorerPlugin(Effect):
         mix: float = 1.0,
         seed: int = 0,
         bypass: bool = False,
+        brightness: str | float | None = None,
     ) -> None:
         super().__init__()
         self.mix = mix
         self.seed = seed
         self.bypass = bypass
+        check_brightness(brightness)
         self._restorer = restorer if isinstance(restorer, Restorer) else Restorer(restorer)
+        self.brightness = brightness
         self._host: HostStream | None = None
         self._ramp = Ramp(self._gain())
 
@@ -108,6 +114,15 @@ class RestorerPlugin(Effect):
     @seed.setter
     def seed(self, seed: int) -> None:
         self._seed = check_seed(seed)
+
+    @property
+    def brightness(self) -> float | None:
+        """Standard deviations from the middle between dark and bright; a change fades as one of `seed` does."""
+        return self._brightness
+
+    @brightness.setter
+    def brightness(self, brightness: str | float | None) -> None:
+        self._brightness = self._restorer.check_brightness(brightness)
 
     @property
     def bypass(self) -> bool:
@@ -135,8 +150,9 @@ class RestorerPlugin(Effect):
         return host_latency(self._restorer, check_format(1, sample_rate)[1])
 
     def __repr__(self) -> str:
+        brightness = "" if self.brightness is None else f"brightness={self.brightness:g} "
         return (
-            f"<restorer.plugins.RestorerPlugin mix={self.mix:g} seed={self.seed} bypass={self.bypass} "
+            f"<restorer.plugins.RestorerPlugin mix={self.mix:g} seed={self.seed} {brightness}bypass={self.bypass} "
             f"model={self._restorer.model_info.name!r} at {id(self):#x}>"
         )
 
@@ -153,8 +169,8 @@ class RestorerPlugin(Effect):
     def _advance(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
         host = self._host
         if host is None or (host.channels, host.sample_rate) != (audio.shape[0], sample_rate):
-            host = self._host = HostStream(self._restorer, audio.shape[0], sample_rate, self._seed)
-        host.change_seed(self._seed)
+            host = self._host = HostStream(self._restorer, audio.shape[0], sample_rate, self._seed, self._brightness)
+        host.change_take(self._seed, self._brightness)
         if host.started:
             self._ramp.aim(self._gain(), round(RAMP_SECONDS * sample_rate))
         else:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import numpy as np
 
 from restorer.errors import ModelError
 from restorer.model_file import import_onnxruntime
+from restorer.protobuf import fields, varints
 
 # Where the weights stand among the inputs of the operators that multiply.
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 _TRANSPOSED = {"ConvTranspose": 1}
-_PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"}
+_PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "MatMulNBits", "QLinearMatMul"}
 # Field numbers and values of onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_DIMS, _TENSOR_TYPE = 7, 5, 1, 2
 _WEIGHT_TYPES = {1, 2, 3, 10, 11, 16}  # float, uint8, int8, float16, double, bfloat16
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def model_path(path: str | os.PathLike[str] | None) -> Path:
@@ -42,8 +42,8 @@ def count_parameters(path: Path) -> int:
     """
     data = memoryview(path.read_bytes())
     try:
-        graphs = [value for field, value in _fields(data) if field == _MODEL_GRAPH]
-        tensors = [value for graph in graphs for field, value in _fields(graph) if field == _GRAPH_INITIALIZER]
+        graphs = [value for field, value in fields(data) if field == _MODEL_GRAPH]
+        tensors = [value for graph in graphs for field, value in fields(graph) if field == _GRAPH_INITIALIZER]
         return sum(_count_elements(tensor) for tensor in tensors)
     except (IndexError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: is no readable ONNX model: {error}") from error
@@ -52,52 +52,12 @@ def count_parameters(path: Path) -> int:
 def _count_elements(tensor: memoryview) -> int:
     dims: list[int] = []
     kind = 0
-    for field, value in _fields(tensor):
+    for field, value in fields(tensor):
         if field == _TENSOR_TYPE:
             kind = value
         elif field == _TENSOR_DIMS:  # one by one or packed
-            dims += [value] if isinstance(value, int) else _varints(value)
+            dims += [value] if isinstance(value, int) else varints(value)
     return math.prod(dims) if kind in _WEIGHT_TYPES else 0
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protobuf message: integers, and the bytes of everything longer."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        value: Any
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-        elif kind == _BYTES:
-            size, at = _varint(message, at)
-            value, at = message[at : at + size], at + size
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
-            value, at = message[at : at + size], at + size
-        else:
-            raise ValueError(f"wire type {kind} at byte {at}")
-        if at > len(message):
-            raise ValueError("it ends within a field")
-        yield key >> 3, value
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-
-
-def _varints(data: memoryview) -> list[int]:
-    values, at = [], 0
-    while at < len(data):
-        value, at = _varint(data, at)
-        values.append(value)
-    return values
 
 
 def count_multiply_adds(path: Path, frames: int = 64) -> float:

@@ -89,6 +89,7 @@ def format_description(description: dict[str, Any]) -> str:
         ("hop", _samples(d["hop_samples"], rate_hz)),
         ("window", _samples(d["window_samples"], rate_hz)),
         ("noise", f"{d['noise_size']} numbers per song" if d["noise_size"] else "none: one restoration only"),
+        ("brightness", _brightness(d)),
         ("states", f"{len(d['state_shapes'])}, {d['state_bytes_per_channel'] / 1e3:.0f} kB per channel"),
         ("warm-up", f"{d['warmup_frames']} frames of silence"),
         *[(f"metric {name}", json.dumps(value)) for name, value in d["metrics"].items()],
@@ -101,3 +102,8 @@ def format_description(description: dict[str, Any]) -> str:
 
 def _samples(count: int, rate_hz: int) -> str:
     return f"{count} samples ({1000 * count / rate_hz:.1f} ms)"
+
+
+def _brightness(d: dict[str, Any]) -> str:
+    found = d.get("brightness")
+    return f"{found['db_per_unit']:.2f} dB per standard deviation" if found else "cannot be chosen"

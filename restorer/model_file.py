@@ -5,13 +5,11 @@ and the metadata key `restorer` holds the JSON object of `ModelInfo`. Nothing ab
 anywhere else.
 """
 
-import contextlib
 import importlib.resources
-import io
 import json
-import logging
+import math
 import os
-import types
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,38 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restorer.errors import ConfigError, DeviceError, ModelError
+from restorer.bound_run import BoundRun
+from restorer.errors import ConfigError, ModelError
+from restorer.model_checks import check_model, read_model, shown
+from restorer.session import RuntimeMissingError, device_of, import_onnxruntime, one_line, open_session
+
+__all__ = ["DEVICES", "Model", "ModelInfo", "RuntimeMissingError", "States", "import_onnxruntime"]
 
 FORMAT_VERSION = 1
 DEVICES = ("auto", "cpu", "cuda")
 States = tuple[Any, ...]
-
-_FATAL_ONLY = 4
-_DEFAULT_SEVERITY = 2
-_log = logging.getLogger(__name__)
-
-
-class RuntimeMissingError(DeviceError, ImportError):
-    """ONNX Runtime is not installed: an ImportError, and a RestorerError for whoever prints those."""
-
-
-def import_onnxruntime() -> types.ModuleType:
-    """ONNX Runtime, or the error that names the two commands which install it."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RuntimeMissingError(_missing(f"cannot be imported ({error})")) from error
-    # Removing one of the two wheels after both were installed leaves an empty package behind.
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise RuntimeMissingError(_missing("is damaged, so uninstall onnxruntime and onnxruntime-gpu first"))
-    return onnxruntime
-
-
-def _missing(problem: str) -> str:
-    return (
-        f'ONNX Runtime {problem}; run one of: pip install "restorer[cpu]" (any machine) or '
-        'pip install "restorer[gpu]" (NVIDIA, CUDA)'
-    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +37,8 @@ class ModelInfo:
     `latency_samples` is exact and minimal: sample n of the output needs the input up to n +
     latency_samples, which is window_samples - 1 + lookahead_frames x hop_samples. `warmup_frames` of
     silence bring the states to rest before the first sample. `metrics` were measured on the test split when
-    the file was made.
+    the file was made. `brightness`, where export has measured it, holds the unit vector "direction" of
+    `noise_size` numbers along which z gains energy above the cut-off, and "db_per_unit", by how much.
     """
 
     format_version: int
@@ -79,6 +56,7 @@ class ModelInfo:
     training_data: tuple[Any, ...]
     licence: str
     metrics: Mapping[str, Any]
+    brightness: Mapping[str, Any] | None = None
 
     @property
     def bins(self) -> int:
@@ -96,27 +74,36 @@ class ModelInfo:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
-            raise ModelError(f"{source}: the metadata key 'restorer' is no JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{source}: the metadata key 'restorer' is no JSON: {one_line(error)}") from error
         if not isinstance(values, dict):
             raise ModelError(f"{source}: the metadata key 'restorer' must hold a JSON object")
+        if _CONTROL.search(json.dumps(values, ensure_ascii=False)):
+            raise ModelError(f"{source}: the metadata holds control characters, which could steer a terminal")
         version: Any = values.get("format_version")
         if not _is_integer(version) or version < 1:
-            raise ModelError(f"{source}: format_version must be an integer from 1 and not {version!r}")
+            raise ModelError(f"{source}: format_version must be an integer from 1 and not {shown(version)}")
         if version > FORMAT_VERSION:
             raise ModelError(
-                f"{source}: has format version {version} and this restorer reads up to {FORMAT_VERSION}; "
+                f"{source}: has format version {shown(version)} and this restorer reads up to {FORMAT_VERSION}; "
                 "run: pip install --upgrade restorer"
             )
+        values.setdefault("brightness", None)
         missing = [name for name in cls.__dataclass_fields__ if name not in values]
         if missing:
             raise ModelError(f"{source}: the metadata misses {', '.join(missing)}; export the model again")
-        for name, (kind, smallest) in _RULES.items():
+        for name, (kind, smallest, largest) in _RULES.items():
             value = values[name]
             if not (_is_integer(value) if kind is int else isinstance(value, kind)):
-                raise ModelError(f"{source}: metadata {name} must be of type {kind.__name__} and not {value!r}")
+                raise ModelError(f"{source}: metadata {name} must be of type {kind.__name__} and not {shown(value)}")
             if kind is int and value < smallest:
-                raise ModelError(f"{source}: metadata {name} must be at least {smallest} and not {value!r}")
+                raise ModelError(f"{source}: metadata {name} must be at least {smallest} and not {shown(value)}")
+            if kind is int and value > largest:
+                raise ModelError(f"{source}: metadata {name} must be at most {largest} and not {shown(value)}")
+            if kind is str and (len(value) > largest or not value.isprintable()):
+                raise ModelError(f"{source}: metadata {name} must be one line of text and not {shown(value)}")
+        if not all(_is_number(kbps) for kbps in values["trained_kbps"]):
+            raise ModelError(f"{source}: metadata trained_kbps must be numbers and not {shown(values['trained_kbps'])}")
         known = {name: values[name] for name in cls.__dataclass_fields__}
         for name in ("trained_kbps", "training_data"):
             known[name] = tuple(known[name])
@@ -129,29 +116,52 @@ class ModelInfo:
         latency = info.window_samples - 1 + info.lookahead_frames * info.hop_samples
         if info.latency_samples != latency:
             raise ModelError(f"{source}: latency_samples is {info.latency_samples} and must be {latency}")
+        if info.brightness is not None:
+            _check_brightness(info.brightness, info.noise_size, source)
         return info
 
 
-_RULES: dict[str, tuple[type, int]] = {
-    "name": (str, 0),
-    "version": (str, 0),
-    "config": (dict, 0),
-    "sample_rate": (int, 8000),
-    "window_samples": (int, 4),
-    "hop_samples": (int, 1),
-    "lookahead_frames": (int, 0),
-    "latency_samples": (int, 0),
-    "noise_size": (int, 0),
-    "warmup_frames": (int, 0),
-    "trained_kbps": (list, 0),
-    "training_data": (list, 0),
-    "licence": (str, 0),
-    "metrics": (dict, 0),
+# Type, smallest and largest value (of a text: length). A model needs memory and time in proportion to these numbers.
+_RULES: dict[str, tuple[type, int, int]] = {
+    "name": (str, 0, 200),
+    "version": (str, 0, 200),
+    "config": (dict, 0, 0),
+    "sample_rate": (int, 8000, 192_000),
+    "window_samples": (int, 4, 1 << 16),
+    "hop_samples": (int, 1, 1 << 15),
+    "lookahead_frames": (int, 0, 10_000),
+    "latency_samples": (int, 0, 1 << 30),
+    "noise_size": (int, 0, 1 << 16),
+    "warmup_frames": (int, 0, 100_000),
+    "trained_kbps": (list, 0, 0),
+    "training_data": (list, 0, 0),
+    "licence": (str, 0, 2000),
+    "metrics": (dict, 0, 0),
 }
+# Control characters as json.dumps writes them; line breaks and tabs are harmless.
+_CONTROL = re.compile(r"(?<!\\)\\(?:u00[01][0-9a-f]|[bf])|[\x7f-\x9f]")
+_MOST_STATE_NUMBERS = 1 << 26  # of one channel in all states: 256 MiB
+
+
+def _check_brightness(brightness: object, noise_size: int, source: str) -> None:
+    try:
+        direction = np.array(brightness["direction"], np.float64)  # type: ignore[index]
+        scale = float(brightness["db_per_unit"])  # type: ignore[index]
+    except (KeyError, OverflowError, TypeError, ValueError):
+        direction, scale = np.zeros(0), 0.0
+    if direction.shape != (noise_size,) or not abs(np.linalg.norm(direction) - 1) < 1e-3 or not np.isfinite(scale):
+        raise ModelError(
+            f"{source}: metadata brightness must hold a unit vector 'direction' of {noise_size} numbers and a "
+            "number 'db_per_unit'; export the model again"
+        )
 
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_integer(value) or (isinstance(value, float) and bool(np.isfinite(value)))
 
 
 class Model:
@@ -182,12 +192,12 @@ class Model:
         if threads is not None and (not _is_integer(threads) or threads < 1):
             raise ConfigError(f"threads must be an integer from 1, or None, and not {threads!r}")
         data, self.source = _read(path)
-        self._session = _open_session(data, self.source, device, threads or _default_threads())
-        self.device = _device_of(self._session)
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        metadata = check_model(data, self.source)
         if "restorer" not in metadata:
             raise ModelError(f"{self.source}: is an ONNX model, but not one that restorer's export made")
         self.info = ModelInfo.from_json(metadata["restorer"], self.source)
+        self._session = open_session(data, self.source, device, threads or _default_threads())
+        self.device = device_of(self._session)
         self.state_shapes = _check_graph(self._session, self.info, self.source)
         self._state_names = [f"state_{i}" for i in range(len(self.state_shapes))]
         self._outputs = ["restored", *(f"next_{name}" for name in self._state_names)]
@@ -213,6 +223,10 @@ class Model:
         restored, *states_after = self._session.run(self._outputs, feed)
         return restored, tuple(states_after)
 
+    def bind(self, batch: int) -> BoundRun:
+        """Start a batch of signals whose states stay on the device: what a stream calls instead of `run`."""
+        return BoundRun(self._session, self.state_shapes, self.info.noise_size, batch)
+
     def repeat_states(self, states: States, times: int) -> States:
         """States of a batch in which every entry stands `times` times in a row."""
         return tuple(np.repeat(state, times, axis=0) for state in states)
@@ -224,7 +238,7 @@ class Model:
         try:
             restored, states = self.run(frames, np.zeros((batch, info.noise_size), np.float32), self.zero_states(batch))
         except Exception as error:
-            raise ModelError(f"{self.source}: does not run: {_one_line(error)}") from error
+            raise ModelError(f"{self.source}: does not run: {one_line(error)}") from error
         if restored.shape != frames.shape:
             raise ModelError(f"{self.source}: restored has shape {restored.shape} for frames of {frames.shape}")
         for name, shape, state in zip(self._state_names, self.state_shapes, states, strict=True):
@@ -242,70 +256,12 @@ def _read(path: str | os.PathLike[str] | None) -> tuple[bytes, str]:
     if not file.is_file():
         problem = "is no file" if file.exists() else "does not exist"
         raise ModelError(f"model {file}: {problem}; give the path of an ONNX model, or none for the bundled one")
-    try:
-        return file.read_bytes(), str(file)
-    except OSError as error:
-        raise ModelError(f"model {file}: cannot be read: {error.strerror}") from error
+    return read_model(file), str(file)
 
 
 def _default_threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
-
-
-def _open_session(data: bytes, source: str, device: str, threads: int) -> Any:
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _FATAL_ONLY
-    # Denormals stay as they are: that option would change the floating-point mode of the calling thread,
-    # and fading or tiny input costs no more time (measured down to 1e-39).
-    # Idle threads sleep: a plug-in shares its cores with the rest of a host.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
-    if device != "cpu":
-        session = _open_cuda(onnxruntime, data, options)
-        if session is not None:
-            return session
-        if device == "cuda":
-            raise DeviceError(
-                "device 'cuda' does not work here: it needs an NVIDIA GPU, its driver and "
-                'pip install "restorer[gpu]" (instead of onnxruntime); or use device="cpu"'
-            )
-        _log.info("CUDA is not available: running on the CPU")
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"{source}: is no readable ONNX model: {_one_line(error)}") from error
-
-
-def _open_cuda(onnxruntime: types.ModuleType, data: bytes, options: Any) -> Any | None:
-    """A session that really runs on CUDA, or None; the runtime's own complaints become log lines."""
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return None
-    printed = io.StringIO()
-    onnxruntime.set_default_logger_severity(_FATAL_ONLY)
-    try:
-        with contextlib.redirect_stdout(printed):
-            if hasattr(onnxruntime, "preload_dlls"):
-                onnxruntime.preload_dlls()
-            session = onnxruntime.InferenceSession(
-                data, options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
-            )
-    except Exception as error:
-        _log.info("CUDA failed: %s", _one_line(error))
-        return None
-    finally:
-        onnxruntime.set_default_logger_severity(_DEFAULT_SEVERITY)
-        for line in filter(None, printed.getvalue().splitlines()):
-            _log.debug("ONNX Runtime: %s", line)
-    return session if _device_of(session) == "cuda" else None
-
-
-def _device_of(session: Any) -> str:
-    return "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 
 
 def _check_graph(session: Any, info: ModelInfo, source: str) -> tuple[tuple[int, ...], ...]:
@@ -329,13 +285,21 @@ def _check_graph(session: Any, info: ModelInfo, source: str) -> tuple[tuple[int,
             for got, want in zip(node.shape, dims, strict=True)
         ):
             wanted = ", ".join("dynamic" if want is None else str(want) for want in dims)
-            raise ModelError(f"{source}: {node.name} has shape {node.shape} and must have ({wanted})")
+            raise ModelError(f"{source}: {node.name} has shape {shown(node.shape)} and must have ({wanted})")
     shapes = []
     for name in names:
         batch, *rest = inputs[name].shape or [0]
         if isinstance(batch, int) or not all(isinstance(size, int) for size in rest):
-            raise ModelError(f"{source}: {name} has shape {inputs[name].shape} and may be dynamic in batch alone")
+            raise ModelError(
+                f"{source}: {name} has shape {shown(inputs[name].shape)} and may be dynamic in batch alone"
+            )
         shapes.append(tuple(rest))
+    numbers = sum(math.prod(shape) for shape in shapes)
+    if numbers > _MOST_STATE_NUMBERS or any(size < 0 for shape in shapes for size in shape):
+        raise ModelError(
+            f"{source}: the states hold {numbers} numbers for a channel and may hold {_MOST_STATE_NUMBERS}; "
+            "export the model again"
+        )
     return tuple(shapes)
 
 
@@ -343,8 +307,8 @@ def _compare(kind: str, wanted: set[str], found: set[str], source: str) -> None:
     if missing := sorted(wanted - found):
         raise ModelError(f"{source}: the graph misses the {kind} {', '.join(missing)}; export the model again")
     if extra := sorted(found - wanted):
-        raise ModelError(f"{source}: the graph has an unknown {kind} {', '.join(extra)}; export the model again")
+        raise ModelError(f"{source}: the graph has an unknown {kind} {_names(extra)}; export the model again")
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _names(names: list[str]) -> str:
+    return ", ".join(shown(name).strip("'") for name in names)

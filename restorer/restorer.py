@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from restorer.audio_in import AudioReader, resampled_length
 from restorer.audio_out import AudioWriter, check_target
+from restorer.brightness import check_brightness, place_noise
 from restorer.errors import ConfigError, RestorerError
 from restorer.model_file import Model, ModelInfo, import_onnxruntime
 from restorer.noise import check_seed
 from restorer.stream import Stream, check_audio, check_format, check_mix
+from restorer.streams import Streams
 from restorer.transform import Float32
 
 import_onnxruntime()  # whoever imports this module needs it; say so now and not in the middle of the work
@@ -70,6 +72,55 @@ class Restorer:
         self, model: str | os.PathLike[str] | None = None, device: str = "auto", threads: int | None = None
     ) -> None:
         self._model = Model(model, device, threads)
+        self._file = None if model is None else Path(model).absolute()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        revision: str | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> "Restorer":
+        """A restorer with a model from a folder, a file, or a hub that speaks Hugging Face's HTTP.
+
+        What was fetched once loads without a network. Only ONNX is loaded, never a pickle.
+
+        Parameters
+        ----------
+        name
+            An ONNX file, a folder that holds one, or "owner/name" on the hub (HF_ENDPOINT).
+        revision
+            Branch, tag or commit on the hub; None is its main branch.
+        device, threads
+            As for `Restorer`.
+
+        Raises
+        ------
+        ModelError
+            There is no such model, it holds no ONNX, is damaged, or cannot be reached.
+        ConfigError
+            huggingface_hub is not installed (``pip install "restorer[hub]"``), or as for `Restorer`.
+        """
+        from restorer.hub import find_model
+
+        return cls(find_model(name, revision), device, threads)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write model.onnx, its card README.md and CREDITS.md into a folder, for `from_pretrained` or to share.
+
+        Returns
+        -------
+        The path of model.onnx.
+
+        Raises
+        ------
+        ModelError
+            The folder cannot be written, or the model's file has changed since it was loaded.
+        """
+        from restorer.model_card import save_model
+
+        return save_model(self.model_info, self._file, Path(folder))
 
     @property
     def model_info(self) -> ModelInfo:
@@ -91,7 +142,14 @@ class Restorer:
         """Where the model really runs: "cpu" or "cuda"."""
         return self._model.device
 
-    def __call__(self, audio: NDArray[np.floating[Any]], sample_rate: int, seed: int = 0, mix: float = 1.0) -> Float32:
+    def __call__(
+        self,
+        audio: NDArray[np.floating[Any]],
+        sample_rate: int,
+        seed: int = 0,
+        mix: float = 1.0,
+        brightness: str | float | None = None,
+    ) -> Float32:
         """Restore a whole signal.
 
         Parameters
@@ -104,6 +162,9 @@ class Restorer:
             Integer from 0; the same seed gives the same sound.
         mix
             0 is the input, 1 the restoration.
+        brightness
+            "dark", "neutral", "bright", or a number from -4 (dark) to 4 (bright) that counts standard
+            deviations of random takes; None leaves it to the seed. See `restorer.brightness`.
 
         Returns
         -------
@@ -116,11 +177,17 @@ class Restorer:
             Something about the arguments is impossible, or the audio holds NaN or infinity.
         """
         audio = self._check_whole(audio, sample_rate)
-        restored = self._restore(audio, sample_rate, [check_seed(seed)], mix)[0]
+        restored = self._restore(audio, sample_rate, [check_seed(seed)], mix, brightness)[0]
         return restored[0] if audio.ndim == 1 else restored
 
     def candidates(
-        self, audio: NDArray[np.floating[Any]], sample_rate: int, n: int = 5, seed: int = 0, mix: float = 1.0
+        self,
+        audio: NDArray[np.floating[Any]],
+        sample_rate: int,
+        n: int = 5,
+        seed: int = 0,
+        mix: float = 1.0,
+        brightness: str | float | None = None,
     ) -> Float32:
         """Several plausible originals of one signal, computed in one batch.
 
@@ -134,12 +201,34 @@ class Restorer:
             raise ConfigError(f"n must be an integer from 1 to {_MAX_CANDIDATES} and not {n!r}")
         audio = self._check_whole(audio, sample_rate)
         first = check_seed(seed)
-        takes = self._restore(audio, sample_rate, range(first, first + int(n)), mix)
+        takes = self._restore(audio, sample_rate, range(first, first + int(n)), mix, brightness)
         return np.ascontiguousarray(takes[:, 0]) if audio.ndim == 1 else takes
 
-    def stream(self, channels: int = 2, sample_rate: int = 44100, seed: int = 0, mix: float = 1.0) -> Stream:
+    def stream(
+        self,
+        channels: int = 2,
+        sample_rate: int = 44100,
+        seed: int = 0,
+        mix: float = 1.0,
+        brightness: str | float | None = None,
+    ) -> Stream:
         """Start a stream: `process` blocks of any length, then `flush`."""
-        return Stream(self._model, channels, sample_rate, check_seed(seed), mix)
+        return Stream(self._model, channels, sample_rate, check_seed(seed), mix, brightness)
+
+    def streams(
+        self,
+        n: int,
+        channels: int = 2,
+        sample_rate: int = 44100,
+        seeds: int | Sequence[int] = 0,
+        brightness: str | float | None = None,
+    ) -> Streams:
+        """Start n streams that advance together, in one batched call: for servers.
+
+        ``process(blocks)`` takes one block of each, all of one length, and gives a list, as ``flush()`` does. Each
+        signal comes out as from its own `stream` with its seed (`seeds`: one for each, or one for all).
+        """
+        return Streams(self._model, n, channels, sample_rate, seeds, brightness)
 
     def restore_file(
         self,
@@ -150,6 +239,7 @@ class Restorer:
         overwrite: bool = False,
         subtype: str | None = None,
         progress: Progress | None = None,
+        brightness: str | float | None = None,
     ) -> RestoreReport:
         """Restore an audio file of any length in bounded memory; tags and cover go along.
 
@@ -157,7 +247,7 @@ class Restorer:
         ----------
         source, target
             The input is never touched. The output appears under its name only when it is complete.
-        seed, mix
+        seed, mix, brightness
             As for `__call__`.
         overwrite
             Replace `target` if it exists.
@@ -172,13 +262,13 @@ class Restorer:
         AudioFileError
             A file cannot be read or written, or `target` exists.
         ConfigError
-            `seed` or `mix` is impossible.
+            `seed`, `mix` or `brightness` is impossible, or the model carries no brightness direction.
         """
-        seed, mix = check_seed(seed), check_mix(mix)
+        seed, mix, brightness = check_seed(seed), check_mix(mix), self.check_brightness(brightness)
         check_target(source, target, overwrite, subtype)
         started = time.perf_counter()
         with AudioReader(source, self.sample_rate) as reader:
-            stream = self.stream(reader.channels, self.sample_rate, seed, mix)
+            stream = self.stream(reader.channels, self.sample_rate, seed, mix, brightness)
             with AudioWriter(
                 target,
                 reader.channels,
@@ -213,6 +303,18 @@ class Restorer:
             warnings=tuple(warnings),
         )
 
+    def check_brightness(self, brightness: str | float | None) -> float | None:
+        """The number that a brightness stands for, if this model can do it.
+
+        Raises
+        ------
+        ConfigError
+            It is out of range, or the model has no noise or carries no brightness direction.
+        """
+        value, info = check_brightness(brightness), self._model.info
+        place_noise(np.zeros((0, info.noise_size), np.float32), value, info.brightness, self._model.source)
+        return value
+
     def _check_whole(self, audio: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[Any]:
         audio = check_audio(audio)
         channels = 1 if audio.ndim == 1 else audio.shape[0]
@@ -226,11 +328,18 @@ class Restorer:
             )
         return audio
 
-    def _restore(self, audio: NDArray[Any], sample_rate: int, seeds: list[int] | range, mix: float) -> Float32:
+    def _restore(
+        self,
+        audio: NDArray[Any],
+        sample_rate: int,
+        seeds: list[int] | range,
+        mix: float,
+        brightness: str | float | None,
+    ) -> Float32:
         """Feed a stream block by block into one array, ``(seeds, channels, samples)``."""
         audio = audio.reshape(1, -1) if audio.ndim == 1 else audio
         channels, samples = audio.shape
-        stream = Stream(self._model, channels, sample_rate, seeds, mix)
+        stream = Stream(self._model, channels, sample_rate, seeds, mix, brightness)
         total = resampled_length(samples, int(sample_rate), self.sample_rate)
         takes = np.empty((len(seeds), channels, total), np.float32)
         done = 0

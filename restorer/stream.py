@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restorer.audio_in import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, StreamResampler
+from restorer.brightness import check_brightness, place_noise
 from restorer.errors import ConfigError, RestorerError
-from restorer.model_file import Model, States
+from restorer.line import Line
+from restorer.model_file import Model
 from restorer.noise import draw_noise
-from restorer.transform import Analysis, Float32, Synthesis
+from restorer.transform import Float32
 
-# Frames of one session call, all channels and candidates together, and of one channel: they bound the memory.
-_FRAMES_PER_CALL = 512
-_FRAMES_PER_CHANNEL = 64
 # Full scale is 1; beyond this (120 dB above) a sample is damage, and its square would overflow.
 _LARGEST_SAMPLE = 1e6
 
@@ -80,7 +79,8 @@ def replace_damage(block: NDArray[Any]) -> tuple[Float32, int]:
 class Stream:
     """Restores one signal in blocks of any length.
 
-    `Restorer.stream` makes it. `mix` may be set between blocks and counts from the next sample returned. A
+    `Restorer.stream` makes it. `mix` may be set between blocks and counts from the next sample returned;
+    `brightness` too, and counts from the next frame on, as a change of seed does. A
     sample that is NaN, infinite or beyond 120 dB over full scale is replaced by 0, so that it never enters
     the states; `replaced_samples` counts them. A stream belongs to one thread at a time.
 
@@ -97,29 +97,31 @@ class Stream:
     mix
         0 gives the input (bit-exact at the model's sample rate), 1 the restoration, between them both,
         time-aligned.
+    brightness
+        "dark", "neutral", "bright" or a number from -4 to 4; None leaves it to the seed.
     """
 
     def __init__(
-        self, model: Model, channels: int, sample_rate: int, seeds: int | Sequence[int], mix: float = 1.0
+        self,
+        model: Model,
+        channels: int,
+        sample_rate: int,
+        seeds: int | Sequence[int],
+        mix: float = 1.0,
+        brightness: str | float | None = None,
     ) -> None:
         self.channels, self.sample_rate = check_format(channels, sample_rate)
         self.mix = mix
         self._model = model
-        info = model.info
         self._one_take = not isinstance(seeds, Sequence)
         seeds = seeds if isinstance(seeds, Sequence) else [seeds]
         self._takes = len(seeds)
-        batch = self._takes * self.channels
-        self._rested: States | None
+        self._line = Line(model, self._takes, self.channels)
+        self._brightness = check_brightness(brightness)
         self._set_noise(seeds)
-        self._step_frames = max(1, min(_FRAMES_PER_CHANNEL, _FRAMES_PER_CALL // batch))
-        self._analysis = Analysis(self.channels, info.window_samples, info.hop_samples)
-        self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
-        self._resampler = (
-            None
-            if self.sample_rate == info.sample_rate
-            else StreamResampler(self.channels, self.sample_rate, info.sample_rate)
-        )
+        rate = model.info.sample_rate
+        same = self.sample_rate == rate
+        self._resampler = None if same else StreamResampler(self.channels, self.sample_rate, rate)
         self.reset()
 
     @property
@@ -149,23 +151,22 @@ class Stream:
             raise ConfigError(f"the seed of a stream of {self._takes} seeds cannot be changed; start another")
         self._set_noise([seed])
 
+    @property
+    def brightness(self) -> float | None:
+        """Standard deviations of z along the model's brightness direction; None: as the seed has it."""
+        return self._brightness
+
+    @brightness.setter
+    def brightness(self, brightness: str | float | None) -> None:
+        value = check_brightness(brightness)
+        if value != self._brightness:
+            self._place_noise(value)
+
     def reset(self) -> None:
         """Forget the signal; the next block starts a new one with the same seed."""
-        info = self._model.info
         if self._resampler:
             self._resampler.reset()
-        self._analysis.reset()
-        self._synthesis.reset()
-        if self._rested is None:
-            self._rested = self._rest()
-        self._states = self._rested
-        # What precedes the first sample: the delay line's frames, then the part of the windows before time 0.
-        self._skip_frames = info.lookahead_frames
-        self._skip_samples = info.window_samples - info.hop_samples
-        self._dry: Float32 = np.zeros((self.channels, 0), np.float32)
-        self._wet: Float32 = np.zeros((self._takes * self.channels, 0), np.float32)
-        self._received = 0
-        self._returned = 0
+        self._line.reset()
         self._flushed = False
         self._flat = False
         self.replaced_samples = 0
@@ -210,53 +211,26 @@ class Stream:
             self._flushed = True
             if self._resampler:
                 pieces.append(self._advance(self._resampler.flush()))
-            if self._received:
+            if self._line.received_samples:
                 pieces.append(self._advance(np.zeros((self.channels, self.latency_samples), np.float32)))
         empty = np.zeros((self._takes, self.channels, 0), np.float32)
         return self._shaped(np.concatenate([empty, *pieces], axis=2))
 
     def _set_noise(self, seeds: Sequence[int]) -> None:
-        self._noise = np.stack([draw_noise(seed, self._model.info.noise_size) for seed in seeds])
-        self._z = np.repeat(self._noise, self.channels, axis=0)
-        self._rested = None
+        self._drawn = np.stack([draw_noise(seed, self._model.info.noise_size) for seed in seeds])
+        self._place_noise(self._brightness)
 
-    def _rest(self) -> States:
-        """The states after `warmup_frames` of silence; all channels of a take are alike."""
-        info = self._model.info
-        states = self._model.zero_states(self._takes)
-        for start in range(0, info.warmup_frames, self._step_frames):
-            frames = min(self._step_frames, info.warmup_frames - start)
-            silence = np.zeros((self._takes, 2, frames, info.bins), np.float32)
-            _, states = self._model.run(silence, self._noise, states)
-        return self._model.repeat_states(states, self.channels)
+    def _place_noise(self, brightness: float | None) -> None:
+        noise = place_noise(self._drawn, brightness, self._model.info.brightness, self._model.source)
+        self._brightness = brightness
+        self._line.set_noise(noise)
 
     def _advance(self, block: Float32) -> Float32:
         """Run samples at the model's rate through; ``(takes, channels, ready samples)``."""
-        step = self._step_frames * self._model.info.hop_samples
-        if block.shape[1] <= step:
-            return self._step(block)
-        pieces = [self._step(block[:, start : start + step]) for start in range(0, block.shape[1], step)]
-        return np.concatenate(pieces, axis=2)
-
-    def _step(self, block: Float32) -> Float32:
-        self._received += block.shape[1]
-        self._dry = np.concatenate([self._dry, block], axis=1)
-        frames = self._analysis(block)
-        if frames.shape[2]:
-            frames = np.tile(frames, (self._takes, 1, 1, 1))
-            restored, self._states = self._model.run(frames, self._z, self._states)
-            skipped = min(self._skip_frames, restored.shape[2])
-            self._skip_frames -= skipped
-            samples = self._synthesis(restored[:, :, skipped:])
-            skipped = min(self._skip_samples, samples.shape[1])
-            self._skip_samples -= skipped
-            self._wet = np.concatenate([self._wet, samples[:, skipped:]], axis=1)
-
-        ready = max(0, self._received - self.latency_samples) - self._returned
-        self._returned += ready
-        dry, self._dry = self._dry[:, :ready], self._dry[:, ready:]
-        wet, self._wet = self._wet[:, :ready], self._wet[:, ready:]
-        return self._mixed(dry, wet.reshape(self._takes, self.channels, ready))
+        pieces = [
+            self._mixed(dry, wet.reshape(self._takes, self.channels, -1)) for dry, wet in self._line.advance(block)
+        ]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=2)
 
     def _mixed(self, dry: Float32, wet: Float32) -> Float32:
         if self._mix == 0.0:

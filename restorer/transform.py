@@ -75,8 +75,11 @@ class Analysis:
             self._waiting = signal
             return np.empty((self.channels, 2, 0, self.window_samples // 2 + 1), np.float32)
         self._waiting = signal[:, frames * self.hop_samples :].copy()
-        views = np.lib.stride_tricks.sliding_window_view(signal, self.window_samples, axis=1)
-        spectrum = scipy.fft.rfft(views[:, :: self.hop_samples] * self._window, axis=-1, workers=1)
+        # A view, which `sliding_window_view` would give more slowly: a stream makes one frame at a time.
+        row, sample = signal.strides
+        shape, strides = (self.channels, frames, self.window_samples), (row, self.hop_samples * sample, sample)
+        views = np.lib.stride_tricks.as_strided(signal, shape, strides, writeable=False)
+        spectrum = scipy.fft.rfft(views * self._window, axis=-1, workers=1)
         maps = np.stack([spectrum.real, spectrum.imag], axis=1)
         return signed_sqrt(maps)
 

@@ -400,6 +400,35 @@ def test_seed_fades_over_and_then_sounds_as_from_the_start(restorer: Restorer, r
     assert np.abs(out - first)[:, start : start + 64].max() < 0.02 * gap, "it starts as a fade, not as a switch"
 
 
+def test_brightness_fades_over_and_then_sounds_as_from_the_start(tmp_path: Path) -> None:
+    axis = {"direction": [0.0, 1.0, 0.0, 0.0, 0.0], "db_per_unit": 1.0}
+    restorer = Restorer(save_convolution(tmp_path / "toy.onnx", brightness=axis), "cpu", 1)
+    audio = (0.5 * np.sin(2 * np.pi * 220 * np.arange(40000) / 44100))[None].astype(np.float32)
+    first, second = (RestorerPlugin(restorer, seed=3, brightness=name)(audio, 44100) for name in ("dark", "bright"))
+    np.testing.assert_allclose(second, restorer(audio, 44100, seed=3, brightness=2), atol=TOLERANCE)
+    gap = np.abs(first - second).max()
+    assert gap > 0.01
+    plugin = RestorerPlugin(restorer, seed=3, brightness="dark")
+    assert "seed=3 brightness=-2 bypass" in repr(plugin)
+    out = change(plugin, audio, 44100, {20000: ("brightness", "bright")})
+    start = int(np.flatnonzero(np.abs(out - first)[0] > TOLERANCE)[0])
+    end = int(np.flatnonzero(np.abs(out - second)[0] > TOLERANCE)[-1])
+    assert 20000 - plugin.latency_samples - 64 <= start < end < start + 6000
+    assert largest_step(out[:, start - 100 : end + 100]) <= 1.01 * max(largest_step(first), largest_step(second))
+    with pytest.raises(ConfigError, match="brightness must be dark"):
+        plugin.brightness = 9
+    assert plugin.brightness == 2.0
+
+
+def test_brightness_needs_a_model_with_a_direction(identity: Restorer, restorer: Restorer) -> None:
+    with pytest.raises(ConfigError, match="has no noise"):
+        RestorerPlugin(identity, brightness=0)
+    plugin = RestorerPlugin(restorer)
+    with pytest.raises(ConfigError, match="carries no brightness direction"):
+        plugin.brightness = "dark"
+    assert plugin.brightness is None
+
+
 def test_parameters_set_before_the_signal_count_from_its_first_sample(restorer: Restorer) -> None:
     audio = make_music(1, 6000)
     expected = RestorerPlugin(restorer, mix=0.5, seed=8)(audio, 44100)

@@ -24,16 +24,15 @@ import numpy as np
 from restorer import Restorer
 from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import measure
+from restorer.profiles import measure_profiles
 from restorer.training.evaluation_data import Excerpt, Float32, Piece, read_excerpt
 from restorer.training.mp3 import SAMPLE_RATE, Coding
-from restorer.transform import Analysis
 from restorer.whole_file import whole_file
 
 MP3, MP3_SCALED, ORIGINAL = "mp3", "mp3/0.95", "original"
 LAME_GAIN = 0.95
 DECIBEL_LIMIT = 150.0  # finer than float32; keeps the ratios of equal signals finite
 TAKES_AT_ONCE = 4  # keeps memory low
-POOL = 4  # bins and frames per value of a stored profile
 
 
 class Key(NamedTuple):
@@ -202,15 +201,8 @@ def profiles(audio: Float32) -> dict[str, list[float]]:
     `frequency` is the magnitude spectrogram's mean over time, 256 bands of four bins (86 Hz); `rhythm` its
     mean over frequency, one value per four frames (46 ms). Four significant digits.
     """
-    maps = Analysis(1, 2048, 512)(audio.mean(axis=0, keepdims=True))[0].astype(np.float64)
-    magnitude = np.hypot(maps[0] ** 2, maps[1] ** 2)[3:, :-1]  # the first frames begin before the audio
-    frames = len(magnitude) // POOL * POOL
-    frequency = magnitude.mean(axis=0).reshape(-1, POOL).mean(axis=1)
-    rhythm = magnitude[:frames].mean(axis=1).reshape(-1, POOL).mean(axis=1)
-    return {
-        "frequency": [float(f"{value:.4g}") for value in frequency],
-        "rhythm": [float(f"{value:.4g}") for value in rhythm],
-    }
+    measured = measure_profiles(audio)
+    return {name: [float(f"{value:.4g}") for value in getattr(measured, name)] for name in ("frequency", "rhythm")}
 
 
 class Results:

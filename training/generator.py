@@ -161,7 +161,7 @@ class Generator(nn.Module):
             )
             white = x * (smooth + POWER_FLOOR).pow(-0.25)
             for shift, gain in zip(c.copy_up_bins, gains, strict=True):
-                y = y + functional.pad(white[..., : BINS - shift], (shift, 0)) * gain
+                y = y + functional.pad(white, (shift, -shift)) * gain
         return torch.cat([y / SCALE, frames[..., BINS:]], dim=3)
 
 

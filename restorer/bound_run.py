@@ -1,0 +1,109 @@
+"""A `BoundRun` takes a batch of signals through a model without copying their states between calls.
+
+ONNX Runtime's plain call copies every state out to an array and in again, on a GPU across the bus besides. Here
+two sets of states lie on the model's device and take turns: a call reads one and writes the other.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restorer.errors import DeviceError
+from restorer.session import device_of, import_onnxruntime, one_line
+
+Float32 = NDArray[np.float32]
+
+
+class BoundRun:
+    """One batch on its way through a model; `Model.bind` makes it. Only frames cross to the device and back.
+
+    It starts with all states and the noise zero, and belongs to one thread at a time.
+
+    Parameters
+    ----------
+    session
+        Of a checked model; any number of runs share it.
+    state_shapes
+        Without the batch axis.
+    noise_size
+        0 where the model takes no z.
+    batch
+        Signals: channels x takes.
+    """
+
+    def __init__(self, session: Any, state_shapes: tuple[tuple[int, ...], ...], noise_size: int, batch: int) -> None:
+        self._session = session
+        self._device = device_of(session)
+        self._value = import_onnxruntime().OrtValue
+        self._batch = batch
+        shapes = [(batch, *shape) for shape in state_shapes]
+        self._states = [[self._zeros(shape) for shape in shapes] for _ in range(2)]
+        self._noise = self._zeros((batch, noise_size)) if noise_size else None
+        self._bindings = [self._bind(*sets) for sets in (self._states, self._states[::-1])]
+        self._turn = 0
+        self._restored: Float32 = np.zeros((batch, 2, 0, 0), np.float32)
+        self._restored_value: Any = None
+
+    def _zeros(self, shape: tuple[int, ...]) -> Any:
+        return self._value.ortvalue_from_numpy(np.zeros(shape, np.float32), self._device, 0)
+
+    def _bind(self, now: list[Any], after: list[Any]) -> Any:
+        binding = self._session.io_binding()
+        for index, (old, new) in enumerate(zip(now, after, strict=True)):
+            binding.bind_ortvalue_input(f"state_{index}", old)
+            binding.bind_ortvalue_output(f"next_state_{index}", new)
+        if self._noise is not None:
+            binding.bind_ortvalue_input("z", self._noise)
+        return binding
+
+    def set_noise(self, z: Float32) -> None:
+        """Go on with other noise, ``(batch, noise_size)``."""
+        if self._noise is not None:
+            self._noise.update_inplace(np.ascontiguousarray(z))
+
+    def get_states(self) -> tuple[Float32, ...]:
+        """Copies of the states, each ``(batch, ...)``."""
+        return tuple(np.array(value.numpy()) for value in self._states[self._turn])
+
+    def set_states(self, states: tuple[Float32, ...]) -> None:
+        """Go on from these states; they are copied."""
+        for value, state in zip(self._states[self._turn], states, strict=True):
+            value.update_inplace(np.ascontiguousarray(state))
+
+    def __call__(self, frames: Float32) -> Float32:
+        """Restore some frames and keep the states for the next call.
+
+        Shape
+        -----
+        Input and output: ``(batch, 2, time, bins)``. The output is overwritten by the next call.
+
+        Raises
+        ------
+        DeviceError
+            The GPU failed, for instance for want of memory.
+        """
+        if frames.shape != self._restored.shape:
+            self._resize(frames.shape)
+        binding = self._bindings[self._turn]
+        binding.bind_cpu_input("frames", np.ascontiguousarray(frames))
+        try:
+            self._session.run_with_iobinding(binding)
+            if self._device != "cpu":
+                binding.synchronize_outputs()
+        except Exception as error:
+            if self._device == "cpu":
+                raise
+            raise DeviceError(
+                f"the GPU failed: {one_line(error)}; close what else uses it, restore fewer channels or takes at "
+                'once, or use device="cpu"'
+            ) from error
+        self._turn = 1 - self._turn
+        return self._restored
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        """Make room for the output of calls of another number of frames."""
+        self._restored = np.zeros(shape, np.float32)
+        self._restored_value = self._value.ortvalue_from_numpy(self._restored, "cpu", 0)  # shares the memory
+        for binding in self._bindings:
+            binding.bind_ortvalue_output("restored", self._restored_value)

@@ -1,0 +1,117 @@
+"""The signal path at the model's rate, for one signal with several takes or for several signals at once."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from restorer.model_file import Model, States
+from restorer.transform import Analysis, Float32, Synthesis
+
+# Frames of one session call, all rows of the batch together, and of one row: they bound the memory.
+_FRAMES_PER_CALL = 512
+_FRAMES_PER_ROW = 64
+
+
+class Line:
+    """Transform, generator and overlap-add: what goes in comes out dry and wet, `latency_samples` later.
+
+    Parameters
+    ----------
+    model
+        The model; any number of lines share one.
+    voices
+        Noise vectors. The batch has ``voices * channels`` rows, all channels of a voice side by side.
+    channels
+        Of each voice.
+    separate
+        Each voice has an input of its own; else all are takes of one.
+    """
+
+    def __init__(self, model: Model, voices: int, channels: int, separate: bool = False) -> None:
+        self._model = model
+        self._voices, self._channels = voices, channels
+        batch = voices * channels
+        self._inputs = batch if separate else channels
+        self._copies = 1 if separate else voices
+        info = model.info
+        self._step_frames = max(1, min(_FRAMES_PER_ROW, _FRAMES_PER_CALL // batch))
+        self._analysis = Analysis(self._inputs, info.window_samples, info.hop_samples)
+        self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
+        self._run = model.bind(batch)
+        self._noise: Float32 = np.zeros((voices, info.noise_size), np.float32)
+        self._rested: States | None = None
+
+    @property
+    def received_samples(self) -> int:
+        """Samples that came in since the last reset."""
+        return self._received
+
+    def set_noise(self, noise: Float32) -> None:
+        """Go on with other noise, ``(voices, noise_size)``, from the next frame on."""
+        self._noise = noise
+        self._run.set_noise(np.repeat(noise, self._channels, axis=0))
+        self._rested = None
+
+    def reset(self) -> None:
+        """Forget the signal; what came before the next sample is silence."""
+        info = self._model.info
+        self._analysis.reset()
+        self._synthesis.reset()
+        if self._rested is None:
+            self._rested = self._rest()
+        self._run.set_states(self._rested)
+        # What precedes the first sample: the delay line's frames, then the part of the windows before time 0.
+        self._skip_frames = info.lookahead_frames
+        self._skip_samples = info.window_samples - info.hop_samples
+        self._dry: Float32 = np.zeros((self._inputs, 0), np.float32)
+        self._wet: Float32 = np.zeros((self._voices * self._channels, 0), np.float32)
+        self._received = 0
+        self._returned = 0
+
+    def advance(self, block: Float32) -> Iterator[tuple[Float32, Float32]]:
+        """Take ``(inputs, samples)`` and give what is ready, piece by piece.
+
+        A piece is dry ``(inputs, ready)`` and wet ``(voices * channels, ready)``; there is at least one.
+        """
+        step = self._step_frames * self._model.info.hop_samples
+        for start in range(0, max(1, block.shape[1]), step):
+            yield self._step(block[:, start : start + step])
+
+    def _rest(self) -> States:
+        """The states after `warmup_frames` of silence; all channels of a voice are alike.
+
+        The first calls of a run are slow, since memory is planned and touched there: they are made here, one with
+        each of its two sets of states.
+        """
+        info = self._model.info
+        silence = np.zeros((self._voices * self._channels, 2, 1, info.bins), np.float32)
+        for _ in range(2):
+            self._synthesis(self._run(silence))
+        self._synthesis.reset()
+        run = self._model.bind(self._voices)
+        run.set_noise(self._noise)
+        for start in range(0, info.warmup_frames, self._step_frames):
+            frames = min(self._step_frames, info.warmup_frames - start)
+            run(np.zeros((self._voices, 2, frames, info.bins), np.float32))
+        return self._model.repeat_states(run.get_states(), self._channels)
+
+    def _step(self, block: Float32) -> tuple[Float32, Float32]:
+        self._received += block.shape[1]
+        self._dry = np.concatenate([self._dry, block], axis=1)
+        frames = self._analysis(block)
+        if frames.shape[2]:
+            if self._copies > 1:
+                frames = np.tile(frames, (self._copies, 1, 1, 1))
+            restored = self._run(frames)
+            skipped = min(self._skip_frames, restored.shape[2])
+            self._skip_frames -= skipped
+            samples = self._synthesis(restored[:, :, skipped:])
+            skipped = min(self._skip_samples, samples.shape[1])
+            self._skip_samples -= skipped
+            self._wet = np.concatenate([self._wet, samples[:, skipped:]], axis=1)
+
+        ready = max(0, self._received - self._model.info.latency_samples) - self._returned
+        self._returned += ready
+        dry, self._dry = self._dry[:, :ready], self._dry[:, ready:]
+        wet, self._wet = self._wet[:, :ready], self._wet[:, ready:]
+        return dry, wet
