@@ -1,9 +1,10 @@
-"""What ``restorer restore`` does with folders: plan, restore, sum up."""
+"""What ``restorer restore`` does with folders and URLs: plan, restore, sum up."""
 
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +14,30 @@ from restorer.audio_out import choose_format
 from restorer.batch import (
     REPORT_NAME,
     STATUSES,
+    BatchWorker,
+    LocalWorker,
     Outcome,
     Settings,
+    make_folder,
     make_report,
     preview,
     run_batch,
     summary_table,
 )
 from restorer.batch_plan import Job, plan_jobs
-from restorer.batch_record import Record, model_sha256, write_json
+from restorer.batch_record import Record, model_sha256, read_model, write_json
 from restorer.batch_screen import Screen
-from restorer.errors import AudioFileError
+from restorer.folder_lock import locked_folder
+from restorer.object_store import Location
 
 if TYPE_CHECKING:
     from restorer.restore_command import Options
 
 _DEFAULT_FORMAT = "flac"
+_MOST_BARS = 16
 
 
-def restore_batch(sources: tuple[Path, ...], out: Path, options: Options) -> None:
+def restore_batch(sources: tuple[Location, ...], out: Location, options: Options) -> None:
     """Restore everything in `sources` into the folder `out`; exit status 1 if a file failed.
 
     Raises
@@ -41,45 +47,70 @@ def restore_batch(sources: tuple[Path, ...], out: Path, options: Options) -> Non
     suffix = f".{options.audio_format or _DEFAULT_FORMAT}"
     choose_format(Path(f"x{suffix}"), options.subtype)
     jobs = plan_jobs(sources, out, suffix, options.seeds)
-    settings = Settings(options.mix, options.subtype, options.overwrite, options.forced)
+    settings = Settings(options.mix, options.subtype, options.overwrite, options.forced, options.brightness)
     sha256 = model_sha256(options.model)
     record = Record(out, sha256, settings.as_key())
     if options.dry_run:
         _show_preview(jobs, record, settings, out)
         return
 
-    restorer = None
+    todo = sum(not record.is_done(job) for job in jobs)
     model: dict[str, Any] = {"sha256": sha256}
-    if not all(record.is_done(job) for job in jobs):
-        from restorer import Restorer
-
-        threads = options.threads or (max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None)
-        restorer = Restorer(options.model, device=options.device, threads=threads)
-        model |= {"name": restorer.model_info.name, "version": restorer.model_info.version, "device": restorer.device}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AudioFileError(f"cannot write to {out}: {error.strerror or error}") from error
-
-    workers = min(options.jobs, len(jobs))
     outcomes: list[Outcome] = []
     shown = {"format": suffix[1:], "seeds": list(options.seeds), **settings.as_key()}
-    try:
-        with (
-            Screen(jobs, workers) as screen,
-            closing(run_batch(restorer, jobs, record, settings, screen, workers)) as running,
-        ):
-            for outcome in running:
-                outcomes.append(outcome)
-                _tell(outcome, screen)
-    finally:
-        write_json(out / REPORT_NAME, make_report(outcomes, model, shown))
+    most = options.jobs or (1 if options.cluster is None else _MOST_BARS)
+    with (
+        Screen(jobs, min(most, _MOST_BARS, len(jobs))) as screen,
+        _workers(options, todo, model, screen.say) as workers,
+        ExitStack() as locks,
+    ):
+        if isinstance(out, Path):
+            make_folder(out)
+            locks.enter_context(locked_folder(out))
+            record = Record(out, sha256, settings.as_key())  # another run may have ended meanwhile
+        try:
+            with closing(run_batch(workers, jobs, record, settings, screen)) as running:
+                for outcome in running:
+                    outcomes.append(outcome)
+                    _tell(outcome, screen)
+        finally:
+            write_json(out / REPORT_NAME, make_report(outcomes, model, shown))
     click.echo(summary_table(outcomes, out))
     click.echo(f"{_sums(outcomes)}; report: {out / REPORT_NAME}")
     _exit(outcomes)
 
 
-def _show_preview(jobs: list[Job], record: Record, settings: Settings, out: Path) -> None:
+@contextmanager
+def _workers(
+    options: Options, todo: int, model: dict[str, Any], tell: Callable[[str], None]
+) -> Iterator[Sequence[BatchWorker]]:
+    """Who does `todo` jobs; `model` gets what the report says of it. The model is loaded only if there is a job."""
+    if not todo:
+        yield []
+        return
+    from restorer import Restorer
+
+    if options.cluster is None:
+        jobs = options.jobs or 1
+        threads = options.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
+        restorer = Restorer(options.model, device=options.device, threads=threads)
+        restorer.check_brightness(options.brightness)
+        model |= {"name": restorer.model_info.name, "version": restorer.model_info.version, "device": restorer.device}
+        yield [LocalWorker(restorer)] * min(jobs, todo)
+        return
+    from restorer.batch_ray import ray_workers
+
+    device = options.cluster.choose_device(options.device)
+    local = Restorer(options.model, device="cpu", threads=1)  # is it a model at all, before it travels
+    local.check_brightness(options.brightness)
+    info = local.model_info
+    model |= {"name": info.name, "version": info.version, "device": device}
+    data = read_model(options.model)
+    with ray_workers(options.cluster, data, device, options.threads, todo, tell) as actors:
+        yield actors
+
+
+def _show_preview(jobs: list[Job], record: Record, settings: Settings, out: Location) -> None:
     outcomes = list(preview(jobs, record, settings))
     click.echo(summary_table(outcomes, out))
     click.echo(f"Dry run, nothing was written: {_sums(outcomes)}")

@@ -1,4 +1,4 @@
-"""Folders, globs and files become a list of jobs: which input goes to which output."""
+"""Folders, globs, files and URLs become a list of jobs: which input goes to which output."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restorer.errors import AudioFileError, ConfigError
+from restorer.object_store import Location, RemotePath, common_parent, has_magic
 
 AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc")
 
@@ -18,23 +19,26 @@ AUDIO_SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".aiff", ".a
 class Job:
     """One output to make. `name` is the target below the output folder, with forward slashes."""
 
-    source: Path
-    target: Path
+    source: Location
+    target: Location
     name: str
     seed: int
 
 
-def is_pattern(path: Path) -> bool:
+def is_pattern(path: Location) -> bool:
     """Whether this is a glob that the shell left alone, and not the name of a file."""
-    return glob.has_magic(str(path)) and not path.exists()
+    magic = has_magic(path.url) if isinstance(path, RemotePath) else glob.has_magic(str(path))
+    return magic and not path.exists()
 
 
-def find_audio(inputs: Sequence[Path], excluded: Path | None = None) -> list[tuple[Path, Path]]:
+def find_audio(
+    inputs: Sequence[Path], excluded: Path | None = None, alone: bool | None = None
+) -> list[tuple[Path, Path]]:
     """All audio files below folders, in globs and named singly, as (file, its place in the tree), in order.
 
-    A folder by itself is mirrored from its inside; one of several inputs keeps its own name. Hidden files,
-    other files than audio, and whatever lies in `excluded` are passed over; a file named singly is
-    taken whatever its extension.
+    A folder by itself is mirrored from its inside; one of several inputs keeps its own name (`alone` says
+    which it is, where `inputs` are not all that there are). Hidden files, other files than audio, and
+    whatever lies in `excluded` are passed over; a file named singly is taken whatever its extension.
 
     Raises
     ------
@@ -42,6 +46,7 @@ def find_audio(inputs: Sequence[Path], excluded: Path | None = None) -> list[tup
     """
     found: dict[Path, tuple[Path, Path]] = {}
     out = excluded.resolve() if excluded else None
+    alone = len(inputs) == 1 if alone is None else alone
     for entry in inputs:
         if is_pattern(entry):
             base = _fixed_part(entry)
@@ -49,7 +54,7 @@ def find_audio(inputs: Sequence[Path], excluded: Path | None = None) -> list[tup
             if not roots:
                 raise AudioFileError(f"{entry}: no file matches this pattern; quote it and check the folder")
         elif entry.is_dir():
-            roots = [(entry, Path() if len(inputs) == 1 else Path(entry.resolve().name))]
+            roots = [(entry, Path() if alone else Path(entry.resolve().name))]
         elif entry.exists():
             roots = [(entry, Path(entry.name))]
         else:
@@ -58,13 +63,43 @@ def find_audio(inputs: Sequence[Path], excluded: Path | None = None) -> list[tup
             for path, below in _walk(root, place, out):
                 found.setdefault(path.resolve(), (path, below))
     if not found:
-        raise AudioFileError(
-            f"{', '.join(map(str, inputs))}: no audio file in there; looked for {', '.join(AUDIO_SUFFIXES)}"
-        )
+        raise _nothing_found(inputs)
     return list(found.values())
 
 
-def plan_jobs(inputs: Sequence[Path], out: Path, suffix: str, seeds: Sequence[int]) -> list[Job]:
+def find_remote_audio(
+    entry: RemotePath, alone: bool, excluded: Location | None = None
+) -> list[tuple[RemotePath, Path]]:
+    """What `find_audio` finds, behind one URL that names a file, a folder or a pattern.
+
+    `alone` tells whether this is the only input, whose own name is not kept.
+
+    Raises
+    ------
+    AudioFileError : there is nothing behind the URL, or the store refuses.
+    """
+    if is_pattern(entry):
+        base = common_parent(entry.url)
+        found = [(file, base) for match in entry.match() for file in (match.find() if match.is_dir() else [match])]
+        if not found:
+            raise AudioFileError(f"{entry}: no file matches this pattern; quote it and check the folder")
+    elif entry.is_dir():
+        found = [(file, entry.url if alone else entry.parent.url) for file in entry.find()]
+    elif entry.exists():
+        return [(entry, Path(entry.name))]
+    else:
+        raise AudioFileError(f"{entry} does not exist; name an audio file, a folder or a pattern")
+    places = [(file, Path(file.url.removeprefix(base).lstrip("/"))) for file, base in found]
+    return [
+        (file, place)
+        for file, place in places
+        if place.name.lower().endswith(AUDIO_SUFFIXES)
+        and not any(part[0] == "." for part in place.parts)
+        and not (isinstance(excluded, RemotePath) and file.url.startswith(f"{excluded.url}/"))
+    ]
+
+
+def plan_jobs(inputs: Sequence[Location], out: Location, suffix: str, seeds: Sequence[int]) -> list[Job]:
     """One job for each audio file and seed; `suffix` is that of the outputs, such as ".flac".
 
     Files that differ in their extension alone keep it in the name of the output; with several seeds the
@@ -78,9 +113,9 @@ def plan_jobs(inputs: Sequence[Path], out: Path, suffix: str, seeds: Sequence[in
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; several inputs need a folder to go to")
     for entry in inputs:
-        if entry.is_dir() and out.is_dir() and entry.samefile(out):
+        if _is_same_folder(entry, out):
             raise ConfigError(f"{out} is the input folder itself; name another folder for the output")
-    files = find_audio(inputs, out)
+    files = _find_all(inputs, out)
     twins = Counter(str(place.with_suffix("")).casefold() for _, place in files)
     jobs: dict[str, Job] = {}
     for source, place in files:
@@ -92,6 +127,33 @@ def plan_jobs(inputs: Sequence[Path], out: Path, suffix: str, seeds: Sequence[in
             if other.source != source:
                 raise ConfigError(f"{other.source} and {source} would both become {out / name}; give their folders")
     return list(jobs.values())
+
+
+def _is_same_folder(entry: Location, out: Location) -> bool:
+    if isinstance(entry, Path) and isinstance(out, Path):
+        return entry.is_dir() and out.is_dir() and entry.samefile(out)
+    return entry == out
+
+
+def _find_all(inputs: Sequence[Location], out: Location) -> list[tuple[Location, Path]]:
+    excluded = out if isinstance(out, Path) else None
+    local = [entry for entry in inputs if isinstance(entry, Path)]
+    if len(local) == len(inputs):
+        return list(find_audio(local, excluded))
+    found: dict[Location, Path] = {}
+    for entry in inputs:
+        if isinstance(entry, RemotePath):
+            found |= dict(find_remote_audio(entry, len(inputs) == 1, out))
+        else:
+            found |= dict(find_audio([entry], excluded, alone=False))
+    if not found:
+        raise _nothing_found(inputs)
+    return list(found.items())
+
+
+def _nothing_found(inputs: Sequence[Location]) -> AudioFileError:
+    names = ", ".join(map(str, inputs))
+    return AudioFileError(f"{names}: no audio file in there; looked for {', '.join(AUDIO_SUFFIXES)}")
 
 
 def _walk(root: Path, place: Path, excluded: Path | None) -> Iterator[tuple[Path, Path]]:

@@ -11,6 +11,8 @@ import click
 from tqdm import tqdm
 
 from restorer.batch_plan import Job
+from restorer.errors import AudioFileError
+from restorer.object_store import fingerprint
 
 _STEPS = 1000
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {postfix}{elapsed}<{remaining}"
@@ -48,10 +50,13 @@ class Screen:
         """The file is done, or given up: remove its bar."""
         with self._lock:
             self._move(job, 1.0)
-            if job.name in self._bars:
-                place, bar = self._bars.pop(job.name)
-                bar.close()
-                self._free.append(place)
+            self._close(job)
+
+    def give_back(self, job: Job) -> None:
+        """The file is not done and waits again: remove its bar."""
+        with self._lock:
+            self._move(job, 0.0)
+            self._close(job)
 
     def say(self, line: str) -> None:
         """Print a line on stderr, above the bars."""
@@ -81,6 +86,12 @@ class Screen:
             bar = self._bars[job.name][1]
             bar.update(share * _STEPS - bar.n)
 
+    def _close(self, job: Job) -> None:
+        if job.name in self._bars:
+            place, bar = self._bars.pop(job.name)
+            bar.close()
+            self._free.append(place)
+
     def _bar(self, label: str, place: int, total: int) -> Any:
         short = label if len(label) <= 30 else f"...{label[-27:]}"
         return tqdm(
@@ -90,6 +101,6 @@ class Screen:
 
 def _size(job: Job) -> int:
     try:
-        return job.source.stat().st_size
-    except OSError:
+        return int(fingerprint(job.source).get("size") or 1)
+    except AudioFileError:
         return 1

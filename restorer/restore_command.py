@@ -14,10 +14,14 @@ import click
 
 from restorer.audio_in import AudioReader
 from restorer.audio_out import check_target, choose_format
+from restorer.brightness import check_brightness
 from restorer.errors import AudioFileError, ConfigError
+from restorer.interruption import sigterm_interrupts
+from restorer.object_store import Location, RemotePath, at_hand, is_url, parse_location
 
 if TYPE_CHECKING:
     from restorer import RestoreReport
+    from restorer.batch_ray import Cluster
 
 _PIPE = Path("-")
 FORMATS = ("flac", "wav", "mp3", "ogg", "opus")
@@ -30,6 +34,7 @@ class Options:
     seed: int
     candidates: int | None
     mix: float
+    brightness: float | None
     device: str
     model: Path | None
     threads: int | None
@@ -37,8 +42,11 @@ class Options:
     subtype: str | None
     force: bool
     audio_format: str | None
-    jobs: int
+    jobs: int | None
     dry_run: bool
+    ray: str | None
+    ray_cpus: float | None
+    ray_gpus: float | None
 
     @property
     def seeds(self) -> range:
@@ -49,9 +57,30 @@ class Options:
         """Whoever asks for several candidates wants restorations, and no copies."""
         return self.force or self.candidates is not None
 
+    @property
+    def cluster(self) -> Cluster | None:
+        """The Ray cluster to run on, if there is one."""
+        if self.ray is None:
+            if self.ray_cpus is not None or self.ray_gpus is not None:
+                raise ConfigError("--ray-cpus and --ray-gpus go with --ray")
+            return None
+        from restorer.batch_ray import Cluster
+
+        gpus = self.ray_gpus or 0.0
+        return Cluster(self.ray, self.jobs, 1.0 if self.ray_cpus is None else self.ray_cpus, gpus)
+
+
+brightness_option = click.option(
+    "--brightness",
+    callback=lambda _context, _option, value: check_brightness(value),
+    metavar="dark|neutral|bright|NUMBER",
+    help="How bright the restored band is: dark is -2, neutral 0, bright 2, up to 4 either way.  "
+    "[default: as the seed has it]",
+)
+
 
 @click.command()
-@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True)
 @click.argument("target", metavar="OUTPUT", type=click.Path())
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which restoration to make.")
 @click.option(
@@ -67,6 +96,7 @@ class Options:
     show_default=True,
     help="0 is the input, 1 the restoration.",
 )
+@brightness_option
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -94,13 +124,22 @@ class Options:
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Files in work at the same time.",
+    help="Files in work at the same time.  [default: 1; with --ray as many as the cluster has room for]",
     metavar="N",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done with each file, and write nothing.")
-def restore(sources: tuple[Path, ...], target: str, **values: Any) -> None:
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="",
+    metavar="[ADDRESS]",
+    help="Run on a Ray cluster: HOST:PORT, ray://HOST:PORT, auto, or local. Without an address (then write it last) "
+    "the one of RAY_ADDRESS or of this machine, else one is started.",
+)
+@click.option("--ray-cpus", type=float, metavar="CPUS", help="CPUs of each job on the cluster.  [default: 1]")
+@click.option("--ray-gpus", type=float, metavar="GPUS", help="GPUs of each job, such as 1 or 0.5.  [default: 0]")
+@sigterm_interrupts()
+def restore(sources: tuple[str, ...], target: str, **values: Any) -> None:
     """Restore audio at 44.1 kHz: a file, whole folders, or a pipe.
 
     INPUT is MP3, WAV, FLAC, Ogg Vorbis, Ogg Opus or AIFF. The extension of OUTPUT picks its format: .wav,
@@ -108,27 +147,37 @@ def restore(sources: tuple[Path, ...], target: str, **values: Any) -> None:
     already, as `restorer inspect` tells, is copied with a note.
 
     Folders, patterns and several files go to an OUTPUT folder that mirrors their tree. What was done before
-    is skipped; a bad file does not stop the rest, but the exit status is 1.
+    is skipped; a bad file does not stop the rest, but the exit status is 1. INPUT and the OUTPUT folder
+    may be URLs such as s3://bucket/folder.
 
     INPUT - reads a WAV stream from standard input, OUTPUT - writes one to standard output.
     """
     options = Options(**values)
-    out = Path(target)
-    if _PIPE in sources or out == _PIPE:
-        _restore_through_pipe(sources, out, options)
-    elif _is_batch(sources, target, options):
+    places = tuple(parse_location(source) for source in sources)
+    if _PIPE in places or target == str(_PIPE):
+        if is_url(target) or any(isinstance(place, RemotePath) for place in places):
+            raise ConfigError("- goes with a local file on the other side and not with a URL; name a folder for it")
+        _restore_through_pipe(tuple(map(Path, sources)), Path(target), options)
+    elif _is_batch(places, target, options):
         from restorer.batch_command import restore_batch
 
-        restore_batch(sources, out, options)
+        restore_batch(places, parse_location(target), options)
     else:
-        _restore_one(sources[0], out, options)
+        if isinstance(places[0], RemotePath):
+            choose_format(Path(target), options.subtype)  # before it is fetched
+        with at_hand(places[0]) as (source, _):
+            _restore_one(source, Path(target), options, str(places[0]))
 
 
-def _is_batch(sources: tuple[Path, ...], target: str, options: Options) -> bool:
+def _is_batch(sources: tuple[Location, ...], target: str, options: Options) -> bool:
     from restorer.audio_out import EXTENSIONS
     from restorer.batch_plan import is_pattern
 
     out = Path(target)
+    if is_url(target):
+        if out.suffix.lower() in EXTENSIONS:
+            raise ConfigError(f"{target}: an OUTPUT URL names a folder; name a local file or the folder of it")
+        return True
     into_folder = out.is_dir() or target.endswith(("/", os.sep)) or (options.audio_format and not out.suffix)
     if not into_folder and out.suffix.lower() in EXTENSIONS:
         if len(sources) > 1:
@@ -140,14 +189,16 @@ def _is_batch(sources: tuple[Path, ...], target: str, options: Options) -> bool:
 def _refuse_batch_options(options: Options) -> None:
     for name, given in (
         ("--format", options.audio_format),
-        ("--jobs", options.jobs > 1),
+        ("--jobs", (options.jobs or 1) > 1),
         ("--dry-run", options.dry_run),
+        ("--ray", options.cluster is not None),
     ):
         if given:
             raise ConfigError(f"{name} is for an OUTPUT folder; here the extension of OUTPUT says all, leave it out")
 
 
-def _restore_one(source: Path, target: Path, options: Options) -> None:
+def _restore_one(source: Path, target: Path, options: Options, name: str) -> None:
+    """`name` is that of the input for people, where `source` is a copy of it."""
     _refuse_batch_options(options)
     seed = options.seed
     targets = {seed: target} if options.candidates is None else _name_candidates(target, seed, options.candidates)
@@ -175,10 +226,11 @@ def _restore_one(source: Path, target: Path, options: Options) -> None:
                 subtype=options.subtype,
                 force=options.forced,
                 progress=progress,
+                brightness=options.brightness,
             )
         _warn(report, shown)
         if found:
-            click.echo(f"Note: {source}: {found.reason}; it was copied unprocessed (--force restores it)", err=True)
+            click.echo(f"Note: {name}: {found.reason}; it was copied unprocessed (--force restores it)", err=True)
         click.echo(_summary(report, "copied" if found else "restored"), err=True)
 
 
@@ -215,6 +267,7 @@ def _restore_through_pipe(sources: tuple[Path, ...], target: Path, options: Opti
             subtype=options.subtype,
             force=options.force,
             progress=progress,
+            brightness=options.brightness,
         )
     _warn(report, set())
     click.echo(_summary(report), err=True)

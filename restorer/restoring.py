@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +33,7 @@ def restore_or_copy(
     subtype: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    brightness: str | float | None = None,
 ) -> tuple[RestoreReport, Inspection | None]:
     """Restore a file, unless inspection finds it transparent and `force` is not set.
 
@@ -48,7 +49,14 @@ def restore_or_copy(
         return copy_unprocessed(source, target, restorer.sample_rate, overwrite, subtype, progress), found
     chosen = choose_format(target, subtype)[1]
     report = restorer.restore_file(
-        source, target, seed=seed, mix=mix, overwrite=overwrite, subtype=chosen, progress=progress
+        source,
+        target,
+        seed=seed,
+        mix=mix,
+        overwrite=overwrite,
+        subtype=chosen,
+        progress=progress,
+        brightness=brightness,
     )
     return report, None
 
@@ -68,8 +76,10 @@ def copy_unprocessed(
     check_target(source, target, overwrite, subtype)
     started = time.perf_counter()
     clipped, warnings = 0, []
+    with AudioReader(source, None) as reader:
+        wanted = _is_wanted(reader, target, sample_rate, subtype) and _decodes_whole(reader)
     with AudioReader(source, sample_rate) as reader:
-        if _is_wanted(reader, target, sample_rate, subtype):
+        if wanted:
             _copy_bytes(source, target, overwrite)
         else:
             with AudioWriter(
@@ -94,6 +104,7 @@ def restore_pipe(
     subtype: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    brightness: str | float | None = None,
 ) -> RestoreReport:
     """Restore from a WAV stream, to one, or both, in bounded memory; what comes in goes out block by block.
 
@@ -111,10 +122,10 @@ def restore_pipe(
             if not force and inspect_file(source, count_clipped=False).transparent:
                 mix = 0.0
             reader = stack.enter_context(AudioReader(source, restorer.sample_rate))
-            stream = restorer.stream(reader.channels, restorer.sample_rate, seed, mix)
+            stream = restorer.stream(reader.channels, restorer.sample_rate, seed, mix, brightness)
         else:
             reader = WavStreamReader(source)
-            stream = restorer.stream(reader.channels, reader.sample_rate, seed, mix)
+            stream = restorer.stream(reader.channels, reader.sample_rate, seed, mix, brightness)
         writer: AudioWriter | WavStreamWriter
         if isinstance(target, Path):
             check_target(NAME, target, overwrite, subtype, reader.channels)
@@ -153,6 +164,13 @@ def _is_wanted(reader: AudioReader, target: Path, sample_rate: int, subtype: str
     return reader.source_rate == (48000 if chosen == "OPUS" else sample_rate)
 
 
+def _decodes_whole(reader: AudioReader) -> bool:
+    """Whether all of a file decodes: damage is not copied on without a word."""
+    for _ in reader.blocks(_BLOCK_SAMPLES):
+        pass
+    return not reader.warnings
+
+
 def _copy_bytes(source: Path, target: Path, overwrite: bool) -> None:
     temporary = temporary_path(target)
     try:
@@ -162,7 +180,8 @@ def _copy_bytes(source: Path, target: Path, overwrite: bool) -> None:
     except OSError as error:
         raise write_error(target, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _report(
