@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from restorer.benchmark_graph import model_path
+from restorer.bundled import find_model
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "model" in metafunc.fixturenames:
         named = os.environ.get("RESTORER_MODEL")
-        models = [Path(name) for name in named.split(os.pathsep)] if named else [model_path(None)]
+        models = [Path(name) for name in named.split(os.pathsep)] if named else [find_model(None)]
         metafunc.parametrize("model", models, ids=[path.stem for path in models])
 
 

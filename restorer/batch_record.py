@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import json
 import re
 import threading
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from restorer.batch_plan import Job
-from restorer.errors import AudioFileError, RestorerError
+from restorer.bundled import find_model
+from restorer.errors import AudioFileError, ModelError, RestorerError
 from restorer.object_store import Location, RemotePath, fingerprint
 from restorer.whole_file import whole_file
 
@@ -26,11 +26,10 @@ _HALF_FILE = re.compile(r"\.restorer-[0-9a-f]{12}\..*")
 
 
 def read_model(path: Path | None) -> bytes:
-    """The bytes of the model file, None being the bundled one; none where it cannot be read."""
-    file = path or importlib.resources.files("restorer") / "weights" / "compact.onnx"
+    """The bytes of a model by its name or path, None being the default one; none where it cannot be read."""
     try:
-        return file.read_bytes()
-    except OSError:
+        return find_model(path).read_bytes()
+    except (ModelError, OSError):
         return b""
 
 

@@ -20,8 +20,9 @@ import soundfile
 
 from restorer import __version__
 from restorer.benchmark_blocks import BLOCKS_SAMPLES, RATES_HZ, looped_music, measure_blocks, measure_latency, music
-from restorer.benchmark_graph import count_multiply_adds, count_parameters, model_path
+from restorer.benchmark_graph import count_multiply_adds, count_parameters
 from restorer.benchmark_machine import available_cores, describe_machine, matrix_product_peak, one_core, run_python
+from restorer.bundled import find_model
 from restorer.errors import RestorerError
 from restorer.info_command import split_latency
 from restorer.model_file import Model, ModelInfo
@@ -96,7 +97,7 @@ def run(
 
 def measure_model(path: Path | None, effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything about one model that does not need the machine's peak."""
-    file = model_path(path)
+    file = find_model(path)
     with one_core():
         one = Restorer(file, device="cpu", threads=1)
         probe = looped_music(1.0, RATE_HZ, 2)

@@ -1,9 +1,7 @@
 """What a model's graph holds and does: its parameters, and the multiply-adds of a frame."""
 
-import importlib.resources
 import json
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +20,6 @@ _PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "MatMulNBits", "QLinearMatMul"}
 # Field numbers and values of onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_DIMS, _TENSOR_TYPE = 7, 5, 1, 2
 _WEIGHT_TYPES = {1, 2, 3, 10, 11, 16}  # float, uint8, int8, float16, double, bfloat16
-
-
-def model_path(path: str | os.PathLike[str] | None) -> Path:
-    """The file of a model; None is the bundled one."""
-    bundled = Path(str(importlib.resources.files("restorer") / "weights" / "compact.onnx"))
-    return bundled if path is None else Path(path)
 
 
 def count_parameters(path: Path) -> int:

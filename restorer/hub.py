@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from restorer import __version__
+from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError
 
 MODEL_NAME = "model.onnx"
@@ -52,6 +53,8 @@ def find_model(name: str | os.PathLike[str], revision: str | None = None) -> Pat
             return path.parent / choose_file([path.name], text)
         return path / choose_file(sorted(entry.name for entry in path.iterdir()), text)
     if not _HUB_NAME.fullmatch(text) or path.suffix == ".onnx":
+        if text in bundled_models():
+            return bundled_models()[text]
         raise ModelError(f"model {text}: there is no such file or folder, and models on the hub are named owner/name")
     file = _fetch(text, revision)
     check_sum(file)

@@ -30,11 +30,12 @@ def describe_model(path: Path | None) -> dict[str, Any]:
     ModelError
         The file is missing, damaged, or not made by this project.
     """
-    from restorer.benchmark_graph import count_parameters, model_path
+    from restorer.benchmark_graph import count_parameters
+    from restorer.bundled import find_model
     from restorer.model_file import Model
 
     model = Model(path, "cpu", 1)
-    file = model_path(path)
+    file = find_model(path)
     said = {field.name: getattr(model.info, field.name) for field in fields(model.info)}
     numbers = sum(state.size for state in model.zero_states(1))
     return {

@@ -15,7 +15,7 @@ from restorer.whole_file import whole_file
 _LIBRARY = "library_name: restorer"
 
 
-def save_model(info: ModelInfo, file: Path | None, folder: Path) -> Path:
+def save_model(info: ModelInfo, source: Path, folder: Path) -> Path:
     """Write a model's file, card and credits into `folder`, and return the path of its ONNX file.
 
     A card and credits that came with the model go along; without them they are made from what the model
@@ -24,7 +24,7 @@ def save_model(info: ModelInfo, file: Path | None, folder: Path) -> Path:
     Parameters
     ----------
     info : what the model, as it was loaded, says.
-    file : the ONNX file; None is the bundled one.
+    source : the ONNX file.
 
     Raises
     ------
@@ -33,10 +33,9 @@ def save_model(info: ModelInfo, file: Path | None, folder: Path) -> Path:
     from restorer.model_file import Model
 
     bundled = Path(str(importlib.resources.files("restorer") / "weights"))
-    source = file or bundled / "compact.onnx"
     target = folder / MODEL_NAME
     card, credits = _cards_beside(source) or (make_card(info), make_credits(info))
-    if file is None:
+    if source.parent == bundled:
         card = front_matter(info) + (bundled / "MODEL_CARD.md").read_text(encoding="utf-8")
         credits = (bundled / CREDITS_NAME).read_text(encoding="utf-8")
     try:

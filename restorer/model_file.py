@@ -5,20 +5,19 @@ and the metadata key `restorer` holds the JSON object of `ModelInfo`. Nothing ab
 anywhere else.
 """
 
-import importlib.resources
 import json
 import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restorer.bound_run import BoundRun
+from restorer.bundled import find_model
 from restorer.errors import ConfigError, ModelError
 from restorer.model_checks import check_model, read_model, shown
 from restorer.session import RuntimeMissingError, device_of, import_onnxruntime, one_line, open_session
@@ -247,16 +246,8 @@ class Model:
 
 
 def _read(path: str | os.PathLike[str] | None) -> tuple[bytes, str]:
-    if path is None:
-        bundled = importlib.resources.files("restorer") / "weights" / "compact.onnx"
-        if not bundled.is_file():
-            raise ModelError("the bundled model weights/compact.onnx is missing; reinstall restorer or give a model")
-        return bundled.read_bytes(), "compact.onnx"
-    file = Path(path)
-    if not file.is_file():
-        problem = "is no file" if file.exists() else "does not exist"
-        raise ModelError(f"model {file}: {problem}; give the path of an ONNX model, or none for the bundled one")
-    return read_model(file), str(file)
+    file = find_model(path)
+    return read_model(file), file.name if path is None else str(file)
 
 
 def _default_threads() -> int:

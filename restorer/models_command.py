@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from restorer.batch import format_table
-from restorer.benchmark_graph import model_path
+from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError
 from restorer.model_file import ModelInfo
 from restorer.protobuf import fields
@@ -22,17 +22,18 @@ _MODEL_METADATA, _ENTRY_KEY, _ENTRY_VALUE = 14, 1, 2
 @click.command("models")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 def models(as_json: bool) -> None:
-    """List the models that load without a network: the bundled one, and those that were fetched from the hub.
+    """List the models that load without a network: the bundled ones, and those that were fetched from the hub.
 
-    NAME is what `Restorer.from_pretrained` takes; the bundled model is what loads where none is named.
+    The first is what loads where none is named. `Restorer` and --model take the name of a bundled one,
+    `Restorer.from_pretrained` any NAME.
     """
     from restorer.hub import cached_models
 
-    found: list[tuple[str, Path]] = [("(bundled)", model_path(None))]
+    found = list(bundled_models().items())
     try:
         found += cached_models()
     except ConfigError as error:
-        click.echo(f"Note: only the bundled model is listed: {error}", err=True)
+        click.echo(f"Note: only the bundled models are listed: {error}", err=True)
     entries = [entry for name, file in found if (entry := describe(name, file))]
     if as_json:
         click.echo(json.dumps(entries, indent=1, ensure_ascii=False))

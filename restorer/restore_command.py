@@ -20,7 +20,7 @@ from restorer.interruption import sigterm_interrupts
 from restorer.object_store import Location, RemotePath, at_hand, is_url, parse_location
 
 if TYPE_CHECKING:
-    from restorer import RestoreReport
+    from restorer.restore_report import RestoreReport
     from restorer.batch_ray import Cluster
 
 _PIPE = Path("-")
@@ -104,7 +104,9 @@ brightness_option = click.option(
     show_default=True,
     help="Where the model runs.",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="ONNX model; without it the bundled one.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="ONNX model, or the name of a bundled one; default: compact."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each job.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option(

@@ -58,7 +58,7 @@ class EvaluateCommand(ManyValues):
     "model_paths",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="ONNX models, several in a row; default: the bundled one.",
+    help="ONNX models or names of bundled ones, several in a row; default: compact.",
 )
 @click.option(
     "--kbps",

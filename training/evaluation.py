@@ -7,7 +7,6 @@ those of the mean of both.
 """
 
 import hashlib
-import importlib.resources
 import json
 import math
 import signal
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from restorer import Restorer
+from restorer.bundled import find_model
 from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import measure
 from restorer.profiles import measure_profiles
@@ -99,13 +99,13 @@ def open_models(paths: Sequence[Path | None], device: str) -> tuple[ModelFile, .
         info = Restorer(path, device=device, threads=1).model_info
         if info.sample_rate != SAMPLE_RATE:
             raise ConfigError(f"model {path} works at {info.sample_rate} Hz; only {SAMPLE_RATE} Hz can be evaluated")
-        bundled = importlib.resources.files("restorer") / "weights" / "compact.onnx"
-        sha256 = hashlib.sha256(path.read_bytes() if path else bundled.read_bytes()).hexdigest()
+        file = find_model(path)
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         if sha256 in (model.sha256 for model in models):
             raise ConfigError(f"model {path or 'compact.onnx'} is given twice; name each model once")
         label = info.name or sha256[:8]
         if label in (model.label for model in models):
-            label = f"{label} {path.stem if path else sha256[:8]}"
+            label = f"{label} {file.stem}"
         if label in (model.label for model in models):
             label = f"{label} {sha256[:8]}"
         description = {

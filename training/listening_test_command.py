@@ -46,8 +46,8 @@ def listening_test() -> None:
 )
 @click.option(
     "--model",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="ONNX model; without it the bundled one.",
+    type=click.Path(path_type=Path),
+    help="ONNX model, or the name of a bundled one; default: compact.",
 )
 @click.option(
     "--kbps",
