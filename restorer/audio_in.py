@@ -26,6 +26,7 @@ _READ_SAMPLES = 4096
 # Damaged MP3 frames decode to anything, up to 10^5 times full scale; intact ones stay well below four times.
 _IMPOSSIBLE_LEVEL = 4.0
 _FRAME_SAMPLES = 1152
+_HEADERLESS = (".raw", ".vox", ".fap", ".gsm", ".au", ".snd")  # names under which any bytes pass as audio
 _UNKNOWN_BYTES = 0x7FFF0000  # programs that write to a pipe put such a length into the header
 
 
@@ -136,10 +137,11 @@ class AudioReader:
         self.path = Path(path)
         self.warnings: list[str] = []
         self._source: BinaryIO | None = None
+        self._moved = False
         self._check_path()
         try:
             view = open_mpeg(self.path)
-            self._source = view.stream
+            self._source = view.stream or self._nameless()
             self._file = SequentialFile(str(self.path) if self._source is None else self._source)
         except (soundfile.LibsndfileError, TypeError, OSError) as error:
             self._close_source()
@@ -207,17 +209,20 @@ class AudioReader:
         """
         skip = 4 * _FRAME_SAMPLES if self._file.format == "MP3" else 0  # until its bit reservoir is complete
         total = self.source_samples
-        short = total <= count * (samples + skip)
-        for index in range(math.ceil(total / samples) if short else count):
-            try:
-                if not short:
-                    self._file.seek((total - samples - skip) * index // max(1, count - 1))
-                block = self._file.read(samples if short else samples + skip, dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, RuntimeError):
-                return
-            block = block if short else block[skip:]
-            if len(block):
-                yield np.ascontiguousarray(np.where(np.abs(block) <= _IMPOSSIBLE_LEVEL, block, 0).T)
+        found = 0
+        if total > count * (samples + skip):
+            for index in range(count):
+                block = self._read_at((total - samples - skip) * index // max(1, count - 1), samples + skip)
+                if len(block) > skip:
+                    found += 1
+                    yield _for_measuring(block[skip:])
+        # A short file; or one that is shorter than it claims, or cannot seek: then its start has to do.
+        if found < count // 2:
+            block = self._read_at(0, samples)
+            while len(block) and found < count:
+                found += 1
+                yield _for_measuring(block)
+                block = self._read_at(None, samples)
 
     def close(self) -> None:
         """Close the file."""
@@ -232,6 +237,22 @@ class AudioReader:
     ) -> None:
         self.close()
 
+    def _read_at(self, position: int | None, samples: int) -> np.ndarray:
+        """Up to `samples` from `position`, or from where the last read ended, ``(n, channels)``; none after damage."""
+        try:
+            if position is not None:
+                self._rewind(position)
+            self._moved = True
+            return np.asarray(self._file.read(samples, dtype="float32", always_2d=True))
+        except (soundfile.LibsndfileError, RuntimeError):
+            return np.zeros((0, self.channels), np.float32)
+
+    def _rewind(self, position: int) -> None:
+        """Seek, unless the file is there already: some formats cannot."""
+        if position or self._moved:
+            self._moved = True
+            self._file.seek(position)
+
     def _resampled(self, resampler: StreamResampler) -> Iterator[np.ndarray]:
         for block in self._decoded():
             yield resampler.process(block)
@@ -241,8 +262,11 @@ class AudioReader:
         """Yield what decodes at the file's own rate; afterwards `source_samples` is exact."""
         expected, done, bursts = self.source_samples, 0, 0
         problem = ""
-        if self._file.tell():
-            self._file.seek(0)
+        try:
+            self._rewind(0)
+        except soundfile.LibsndfileError as error:
+            raise AudioFileError(f"{self.path} can be read once only; open it again") from error
+        self._moved = True
         while not problem:
             try:
                 block = self._file.read(_READ_SAMPLES, dtype="float32", always_2d=True)
@@ -275,6 +299,12 @@ class AudioReader:
                 f"{expected / self.source_rate:.2f} s could be decoded"
             )
 
+    def _nameless(self) -> BinaryIO | None:
+        """A stream without a name, where libsndfile would take the extension's word for what is in the file."""
+        if self.path.suffix.lower() not in _HEADERLESS:
+            return None
+        return open(os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")
+
     def _check_path(self) -> None:
         if self.path.is_dir():
             raise AudioFileError(f"{self.path} is a folder; name one audio file ({READABLE})")
@@ -304,6 +334,10 @@ def _chunk_bytes(log: str) -> tuple[int, int]:
     if not found or int(found[1]) >= _UNKNOWN_BYTES:
         return 0, 0
     return int(found[1]), int(found[2])
+
+
+def _for_measuring(block: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.where(np.abs(block) <= _IMPOSSIBLE_LEVEL, block, 0).T)
 
 
 def _silence_bursts(block: np.ndarray) -> int:

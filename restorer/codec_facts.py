@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mutagen
 from mutagen import id3
 from mutagen.aiff import AIFF
 from mutagen.flac import FLAC
@@ -15,6 +14,8 @@ from mutagen.mp3 import MP3, BitrateMode
 from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
+
+from restorer.tag_file import read_tagged
 
 _KINDS = (MP3, FLAC, OggVorbis, OggOpus, WAVE, AIFF)
 _NAMES = {MP3: "MP3", FLAC: "FLAC", OggVorbis: "Vorbis", OggOpus: "Opus", WAVE: "WAV", AIFF: "AIFF"}
@@ -48,7 +49,7 @@ def read_codec_facts(path: Path, container: str, channels: int, seconds: float) 
     channels, seconds : as decoded.
     """
     try:
-        file = mutagen.File(path, options=list(_KINDS))
+        file = read_tagged(path, list(_KINDS))
     except Exception:  # mutagen lets many kinds through for a file that is broken on purpose
         file = None
     size_kbps = path.stat().st_size * 8e-3 / max(seconds, 1e-3)
@@ -60,8 +61,10 @@ def read_codec_facts(path: Path, container: str, channels: int, seconds: float) 
         return CodecFacts(_NAMES[kind], kbps, mode, _vendor(file))
     info: Any = file.info
     told = info.bitrate / 1000
-    # Without an Info frame the told bitrate is that of the first frame; the size tells when that is not all.
-    if info.bitrate_mode != BitrateMode.UNKNOWN or abs(told - kbps) < 0.1 * kbps:
+    # Without an Info frame the told bitrate is that of the first frame; the size tells when that is not all. It also
+    # tells when an Info frame lies.
+    sure = info.bitrate_mode != BitrateMode.UNKNOWN and 0.5 * kbps < told < 2 * kbps
+    if sure or abs(told - kbps) < 0.1 * kbps:
         kbps = told
     settings = getattr(info, "encoder_settings", "") or ""
     quality = re.search(r"-V ?(\d)", settings)

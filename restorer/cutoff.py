@@ -37,6 +37,11 @@ class LongTermSpectrum:
         self._window = np.hanning(WINDOW_SAMPLES + 1)[:-1].astype(np.float32)
         self._frames: list[NDArray[np.float32]] = []
 
+    @property
+    def frames(self) -> int:
+        """How many frames have been added."""
+        return len(self._frames)
+
     def add(self, audio: NDArray[np.float32]) -> None:
         """Add a stretch of ``(channels, samples)`` float32; one shorter than a frame is padded with zeros."""
         samples = audio.shape[1]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from restorer.audio_in import AudioReader
 from restorer.codec_facts import CodecFacts, read_codec_facts
 from restorer.cutoff import Cutoff, LongTermSpectrum, find_cutoff
+from restorer.errors import AudioFileError
 
 # An edge below this is a codec's; LAME cuts at 16.5 kHz at 128 kbit/s joint stereo, 18.6 at 192, 20 at 320.
 CODEC_EDGE_HZ = 17_000.0
@@ -76,6 +77,8 @@ def inspect_file(path: str | os.PathLike[str], count_clipped: bool = True) -> In
         for excerpt in reader.excerpts(_EXCERPTS, round(_EXCERPT_SECONDS * reader.source_rate)):
             spectrum.add(excerpt)
             equal = equal and bool((np.abs(excerpt - excerpt[0]) < 1e-3).all())
+        if not spectrum.frames:
+            raise AudioFileError(f"cannot read {path}: no audio in it can be decoded")
         rate, channels, seconds = reader.source_rate, reader.channels, reader.source_samples / reader.source_rate
         container, warnings = reader.container, list(reader.warnings)
     cutoff = find_cutoff(spectrum.loud_power(), rate)
@@ -133,8 +136,6 @@ def _count_clipped(block: NDArray[np.float32]) -> int:
 
 def inspect_all(paths: list[Path], count_clipped: bool = True) -> Iterator[tuple[Path, Inspection | Exception]]:
     """Inspect file after file; a bad one yields its AudioFileError and the rest goes on."""
-    from restorer.errors import AudioFileError
-
     for path in paths:
         try:
             yield path, inspect_file(path, count_clipped)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,7 @@ class Model:
             raise ConfigError(f"device must be one of {', '.join(DEVICES)} and not {device!r}")
         if threads is not None and (not _is_integer(threads) or threads < 1):
             raise ConfigError(f"threads must be an integer from 1, or None, and not {threads!r}")
+        self._made_from = (None if path is None else Path(path).absolute(), device, threads)
         data, self.source = _read(path)
         metadata = check_model(data, self.source)
         if "restorer" not in metadata:
@@ -201,6 +203,10 @@ class Model:
         self._state_names = [f"state_{i}" for i in range(len(self.state_shapes))]
         self._outputs = ["restored", *(f"next_{name}" for name in self._state_names)]
         self._probe()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the file itself: what is sent to it is where the file is."""
+        return Model, self._made_from
 
     def zero_states(self, batch: int) -> States:
         """States of all zeros, each ``(batch, ...)``."""

@@ -64,7 +64,7 @@ def open_mpeg(path: Path) -> MpegView:
         head = window.read(start, 4)
         if head in _OTHER_CONTAINERS:
             return MpegView()
-        walk = _Walk(window, start, _find_end(window))
+        walk = _Walk(window, start, _find_end(window, start))
     if not walk.frames:
         # Layers I and II and free-format files are left to the decoder.
         if path.suffix.lower() == ".mp3" and (head[:1] != b"\xff" or walk.is_layer3(head)):
@@ -74,13 +74,19 @@ def open_mpeg(path: Path) -> MpegView:
         return MpegView()
     told = walk.read_info_frame() if walk.starts_whole() else None
     if told == walk.frames - 1 and not walk.damage:
-        return MpegView()
+        # Tags in front are kept from the decoder, which would load them as a whole and complain about odd ones.
+        return MpegView(cast(BinaryIO, _View(path, walk.pieces)) if start else None)
     if told is None:
         walk.lead_with_info_frame()
     else:
         if walk.frames - 1 < told and not walk.damage:
             walk.end_is_lost = True
             walk.damage.append(f"the file is truncated: {walk.frames - 1} of {told} frames are there")
+        elif walk.frames - 1 > told and not walk.damage:
+            walk.damage.append(
+                f"the file is damaged: its Info frame tells of {told} frames and {walk.frames - 1} are there, all of "
+                "which were read"
+            )
         walk.correct_info_frame()
     return MpegView(cast(BinaryIO, _View(path, walk.pieces)), walk.damage)
 
@@ -115,20 +121,23 @@ def _skip_leading_tags(window: _Window) -> int:
     position = 0
     while (head := window.read(position, 10))[:3] == b"ID3" and len(head) == 10:
         size = (head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | head[9] & 127
-        position += 10 + size + (10 if head[5] & 0x10 else 0)
+        # A tag that claims more than the file has lies about its size; the search for frames finds its end.
+        position += 10 + (0 if position + 10 + size > window.size else size) + (10 if head[5] & 0x10 else 0)
     return min(position, window.size)
 
 
-def _find_end(window: _Window) -> int:
-    """Where the audio ends: before ID3v1, Lyrics3 and APE tags."""
+def _find_end(window: _Window, start: int) -> int:
+    """Where the audio ends: before ID3v1, Lyrics3 and APE tags; a tag that would leave none lies about its size."""
     end = window.size
     if end >= 128 and window.read(end - 128, 3) == b"TAG":
         end -= 128
     if end >= 15 and window.read(end - 9, 9) == b"LYRICS200" and window.read(end - 15, 6).isdigit():
-        end = max(0, end - 15 - int(window.read(end - 15, 6)))
+        size = 15 + int(window.read(end - 15, 6))
+        end -= size if end - size > start else 15
     if end >= 32 and window.read(end - 32, 8) == b"APETAGEX":
         size, _, flags = struct.unpack("<III", window.read(end - 20, 12))
-        end = max(0, end - size - (32 if flags >> 31 else 0))
+        size += 32 if flags >> 31 else 0
+        end -= size if end - size > start else 32
     return end
 
 

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
 from restorer.errors import AudioFileError
+from restorer.tag_file import TagFile, read_tagged
 
 # ID3 text frame -> Vorbis comment field.
 _NAMES = {
@@ -68,6 +70,8 @@ _SYNONYMS = {
 _LANGUAGE = "XXX"  # ID3 wants a language for comments and lyrics; this is its word for "unknown"
 # What an earlier encoder said about itself or about its bytes is not true of the new file.
 _NOT_CARRIED = {"encoder", "encodedby", "encoded-by", "encoding", "encodersettings", "metadata_block_picture"}
+# More are no tag that anyone wrote; mutagen takes a time that grows with their square to write them.
+_MAX_FIELDS, _MAX_VALUES = 1000, 1000
 _MAX_FLAC_PICTURE_BYTES = (1 << 24) - 4096
 
 
@@ -83,10 +87,12 @@ class _Tags:
         name = _SYNONYMS.get(name.lower(), name.lower())
         if not name or name in _NOT_CARRIED or "=" in name or not all(" " <= char <= "}" for char in name):
             return
-        kept = self.text.setdefault(name, [])
-        kept += [text for value in values if (text := str(value).strip("\0")) and text not in kept]
-        if not kept:
-            del self.text[name]
+        kept = dict.fromkeys(self.text.get(name, []))
+        for value in islice(values, _MAX_VALUES):
+            if text := str(value).strip("\0"):
+                kept[text] = None
+        if kept:
+            self.text[name] = list(kept)[:_MAX_VALUES]
 
 
 def copy_tags(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[str]:
@@ -127,11 +133,11 @@ def _reason(error: Exception) -> str:
 
 
 def _read(path: Path) -> _Tags:
-    file = mutagen.File(path, options=[FLAC, OggVorbis, OggOpus, WAVE, AIFF])
+    file = read_tagged(path, [FLAC, OggVorbis, OggOpus, WAVE, AIFF])
     tags = _Tags()
     if file is None:
-        with suppress(id3.ID3NoHeaderError):
-            _read_id3(id3.ID3(path), tags)
+        with suppress(id3.ID3NoHeaderError), TagFile(path) as stream:
+            _read_id3(id3.ID3(stream), tags)
     elif file.tags is not None and isinstance(file, (WAVE, AIFF)):
         _read_id3(file.tags, tags)
     elif file.tags is not None:
@@ -169,8 +175,10 @@ def _read_id3(frames: Any, tags: _Tags) -> None:
 
 
 def _read_comments(comments: Any, tags: _Tags) -> None:
-    for name in {key.lower(): None for key, _ in comments}:
-        values = comments[name]
+    fields: dict[str, list[str]] = {}
+    for key, value in comments:
+        fields.setdefault(key.lower(), []).append(value)
+    for name, values in islice(fields.items(), _MAX_FIELDS):
         if name == "metadata_block_picture":
             for value in values:
                 try:

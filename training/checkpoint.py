@@ -1,6 +1,7 @@
 """Checkpoints: safetensors with the whole config and bookkeeping as JSON in their metadata; never pickled."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from restorer.errors import ModelError
+from restorer.errors import ModelError, RestorerError
+from restorer.model_checks import shown
 from restorer.training.config import Config, from_dict
 from restorer.training.generator import Generator
 from restorer.training.models import build_generator
@@ -18,10 +20,19 @@ from restorer.whole_file import whole_file
 
 
 def save(path: Path, tensors: dict[str, Tensor], config: Config, extra: dict[str, Any]) -> None:
-    """Write tensors, config and bookkeeping to a temporary file, then rename it into place."""
+    """Write tensors, config and bookkeeping to a temporary file, then rename it into place.
+
+    Raises
+    ------
+    RestorerError
+        The disk is full or refuses otherwise; what was there before is still there.
+    """
     metadata = {"restorer": json.dumps({"config": config.to_dict(), **extra})}
-    with whole_file(path) as partial:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, partial, metadata)
+    try:
+        with whole_file(path) as partial:
+            save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, partial, metadata)
+    except (OSError, SafetensorError) as error:
+        raise RestorerError(f"cannot write '{path}': {error}; the checkpoint before it, if any, is whole") from error
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
@@ -35,21 +46,23 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], Config, dict[str, Any]]:
     refuse_pickle(Path(path))
     try:
         with safe_open(str(path), "pt") as file:
-            metadata = json.loads((file.metadata() or {})["restorer"])
+            metadata = dict(json.loads((file.metadata() or {})["restorer"]))
+            said = metadata.pop("config")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ModelError(f"no checkpoint at '{path}'") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"'{path}' is not a readable safetensors checkpoint: {error}") from None
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         raise ModelError(
             f"'{path}' is safetensors, but no restorer checkpoint: its metadata lacks 'restorer'"
         ) from None
-    config = from_dict(Config, metadata.pop("config"), str(path))
+    config = from_dict(Config, said, str(path))
     return tensors, config, metadata
 
 
-_PICKLE_STARTS = (b"\x80", b"PK\x03\x04", b"(", b"c", b"}", b"]", b"\x8a")  # pickles, and the zip of torch.save
+_PICKLE_STARTS = (b"\x80", b"\x8a", b"PK\x03\x04")  # of protocols from 2 on, and of torch.save
+_TEXT_PICKLE_STARTS = (b"(", b"c", b"}", b"]")  # of protocols 0 and 1, which end with a full stop
 
 
 def refuse_pickle(path: Path) -> None:
@@ -58,18 +71,21 @@ def refuse_pickle(path: Path) -> None:
     Raises
     ------
     ModelError
-        The file is a pickle by its first bytes. A safetensors file begins with the length of its header, which is
-        small, and a brace.
+        The file is a pickle by its first and last bytes. A safetensors file begins with the length of its header,
+        8 bytes, and a brace.
     """
     try:
         with path.open("rb") as file:
             head = file.read(9)
+            file.seek(-min(1, len(head)), os.SEEK_END)
+            last = file.read(1)
     except OSError:
         return
-    if head.startswith(_PICKLE_STARTS) and head[8:9] != b"{":
+    text = head.startswith(_TEXT_PICKLE_STARTS) and last == b"."
+    if (text or head.startswith(_PICKLE_STARTS)) and head[8:9] != b"{":
         raise ModelError(
-            f"'{path}' is a pickle, which can run code and is never loaded; a checkpoint is safetensors, as "
-            "restorer train writes it"
+            f"'{path}' is not a readable safetensors checkpoint: it is a pickle, which can run code and is never "
+            "loaded; restorer train writes safetensors"
         )
 
 
@@ -98,11 +114,37 @@ def restore_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, flat:
             optimiser.state[parameter] = state
 
 
+def _check_fit(config: Config, weights: dict[str, Tensor], path: str | Path) -> None:
+    """Compare shapes before anything as large as a config says is allocated."""
+    try:
+        with torch.device("meta"):
+            built = build_generator(config.generator)
+    except Exception as error:  # torch has many kinds for sizes that make no layer
+        raise ModelError(f"'{path}' has a config that describes no generator: {shown(str(error))}") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    for name in sorted({*wanted, *weights}):
+        found = tuple(weights[name].shape) if name in weights else None
+        if found != wanted.get(name):
+            raise ModelError(
+                f"'{path}' does not fit its own config: {shown(name)} has shape {found} and must have "
+                f"{wanted.get(name)}"
+            )
+        if not torch.isfinite(weights[name]).all():
+            raise ModelError(f"'{path}': the weights {shown(name)} hold NaN or infinity; take an earlier checkpoint")
+
+
 def load_generator(path: str | Path) -> tuple[Generator | PaperGenerator, Config, dict[str, Any]]:
-    """Rebuild the generator of a checkpoint, averaged weights preferred, ready for evaluation."""
+    """Rebuild the generator of a checkpoint, averaged weights preferred, ready for evaluation.
+
+    Raises
+    ------
+    ModelError
+        As `load`, or config and weights do not belong together, or a weight is NaN or infinite.
+    """
     tensors, config, extra = load(path)
-    generator = build_generator(config.generator)
     weights = unprefixed("average", tensors) or unprefixed("generator", tensors)
+    _check_fit(config, weights, path)
+    generator = build_generator(config.generator)
     try:
         generator.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from restorer.errors import ConfigError
+from restorer.model_checks import shown
 from restorer.training.critic import CriticConfig
 from restorer.training.generator import GeneratorConfig
 from restorer.training.losses import LossConfig
@@ -69,10 +70,20 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> "Config":
+        """Read a TOML file.
+
+        Raises
+        ------
+        ConfigError
+            It cannot be read, is no TOML, or holds an unknown key or an impossible value.
+        """
         try:
-            return from_dict(cls, tomllib.loads(Path(path).read_text()), str(path))
-        except tomllib.TOMLDecodeError as error:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"'{path}' cannot be read: {error.strerror or error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
             raise ConfigError(f"'{path}' is not valid TOML: {error}") from None
+        return from_dict(cls, values, str(path))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -80,10 +91,12 @@ class Config:
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
     """Build a config dataclass from nested dicts; lists become tuples, a wrong type or unknown key raises."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: must be a table and not {shown(values)}")
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise ConfigError(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(sorted(hints))}")
+        raise ConfigError(f"{where}: unknown key {shown(unknown[0])}; known are {', '.join(sorted(hints))}")
     arguments = {}
     for name, value in values.items():
         hint = _choose(hints[name], value, f"{where}: {name}")
@@ -92,7 +105,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
             continue
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
-                raise ConfigError(f"{where}: '{name}' must be a table and not {value!r}")
+                raise ConfigError(f"{where}: '{name}' must be a table and not {shown(value)}")
             arguments[name] = from_dict(typing.cast(type, hint), value, f"{where}: {name}")
             continue
         origin = typing.get_origin(hint)
@@ -105,7 +118,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
             value = float(value) if good and hint is float else value
         if not good:
             expected = hint if isinstance(hint, types.GenericAlias) else hint.__name__
-            raise ConfigError(f"{where}: '{name}' must be {expected} and not {value!r}")
+            raise ConfigError(f"{where}: '{name}' must be {expected} and not {shown(value)}")
         arguments[name] = value
     return cls(**arguments)
 
@@ -121,12 +134,13 @@ def _choose(hint: Any, value: Any, where: str) -> Any:
     if len(sections) == 1 or not isinstance(value, dict) or "kind" not in value:
         return sections[0]
     kinds = {member.kind: member for member in sections}
-    if value["kind"] not in kinds:
-        raise ConfigError(f"{where}: 'kind' must be one of {', '.join(kinds)} and not {value['kind']!r}")
+    if not isinstance(value["kind"], str) or value["kind"] not in kinds:
+        raise ConfigError(f"{where}: 'kind' must be one of {', '.join(kinds)} and not {shown(value['kind'])}")
     return kinds[value["kind"]]
 
 
 def _fits(value: Any, hint: type) -> bool:
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        # Neither NaN, nor infinity, nor an integer beyond what a float holds.
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from restorer.errors import RestorerError
+from restorer.model_checks import shown
 from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3
 from restorer.whole_file import whole_file
 
@@ -42,9 +43,29 @@ class Song:
 
     @classmethod
     def read(cls, folder: Path) -> "Song":
-        fields = json.loads((folder / "song.json").read_text())
-        fields["codings"] = tuple(fields["codings"])
-        return cls(**fields)
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        RestorerError
+            It is no such file.
+        """
+        path = folder / "song.json"
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields["codings"] = tuple(Coding.parse(name).name for name in fields["codings"])
+            song = cls(**fields)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise RestorerError(
+                f"'{path}' is damaged ({shown(error)}); delete its folder and run restorer prepare"
+            ) from None
+        numbers = (song.channels, song.samples, song.bandwidth_hz)
+        texts = (song.id, song.split, song.source, song.artist, song.title, song.licence)
+        if not all(isinstance(n, int | float) and 0 <= n < 1e12 for n in numbers) or not all(
+            isinstance(text, str) for text in texts
+        ):
+            raise RestorerError(f"'{path}' is damaged; delete its folder and run restorer prepare")
+        return song
 
 
 class Pairs:

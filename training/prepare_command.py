@@ -1,6 +1,5 @@
 """`restorer prepare`: a folder of music becomes aligned pairs of originals and MP3s."""
 
-import csv
 import hashlib
 import re
 import shutil
@@ -16,6 +15,7 @@ import soundfile
 
 from restorer.audio_in import read_audio
 from restorer.errors import ConfigError, RestorerError
+from restorer.training.manifest import read_manifest
 from restorer.training.mp3 import (
     CODED_RATES_HZ,
     SAMPLE_RATE,
@@ -59,11 +59,7 @@ def plan(music: Path, pairs: Path, manifest: Path | None, codings: tuple[str, ..
     """List the songs below `music` (or those the manifest names) with split and target folder."""
     rows: dict[str, dict[str, str]] = {}
     if manifest is not None:
-        with manifest.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if not {"file", "split"} <= set(reader.fieldnames or ()):
-                raise ConfigError(f"manifest '{manifest}' needs the columns file, split; has {reader.fieldnames}")
-            rows = {row["file"]: row for row in reader}
+        rows = read_manifest(manifest)
         files = list(rows)
         missing = [name for name in files if not (music / name).is_file()]
         if missing:

@@ -1,0 +1,362 @@
+"""Broken and malicious models are refused before they run, with the reason, and nothing is ever unpickled."""
+
+import importlib.resources
+import json
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper
+from toy_model import Graph, metadata, save_convolution, save_identity
+
+import restorer.model_file as model_file
+from restorer import checksums
+from restorer.errors import ModelError
+from restorer.model_checks import LARGEST_FILE_BYTES, check_model
+from restorer.model_file import Model, ModelInfo
+
+WINDOW, HOP = 64, 16
+
+
+@pytest.fixture
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime must not even see the file."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the model reached ONNX Runtime")
+
+    monkeypatch.setattr(model_file, "open_session", fail)
+
+
+def refused(path: Path, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as raised:
+        Model(path, "cpu", 1)
+    line = str(raised.value)
+    assert line.isprintable() and str(path) in line and len(line) < len(str(path)) + 400
+
+
+def changed(path: Path, change: Callable[[Any], None]) -> Path:
+    """A toy model after `change` of its protobuf."""
+    model = onnx.load(str(save_convolution(path, WINDOW, HOP)))
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_sound_model_passes(tmp_path: Path) -> None:
+    data = save_convolution(tmp_path / "a.onnx", WINDOW, HOP).read_bytes()
+    assert json.loads(check_model(data, "a.onnx")["restorer"])["name"] == "toy"
+
+
+def _point_outside(location: str) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        weights = model.graph.initializer[0]
+        weights.ClearField("raw_data")
+        weights.data_location = TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value=location)
+
+    return change
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("location", ["../../../etc/passwd", "/etc/shadow", "weights.bin", "a\nb\x1b[2J", "x" * 5000])
+def test_weights_in_another_file(tmp_path: Path, location: str) -> None:
+    refused(changed(tmp_path / "a.onnx", _point_outside(location)), "keeps the weights 'constant_0' in another file")
+
+
+@pytest.mark.usefixtures("no_session")
+def test_external_data_within_a_node(tmp_path: Path) -> None:
+    def change(model: Any) -> None:
+        tensor = TensorProto(name="hidden", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value="/etc/passwd")
+        model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+
+    refused(changed(tmp_path / "a.onnx", change), "'hidden' in another file .*/etc/passwd")
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize(
+    ("dims", "words"),
+    [
+        ([50_000, 50_000], "2500000000 numbers and 0 are there|10000000000 bytes and 0 are there"),
+        ([1 << 40, 1 << 40], "numbers and 0 are there"),
+        ([-1, 4], "impossible shape"),
+        ([1] * 100, "impossible shape"),
+    ],
+)
+def test_weights_that_are_declared_and_not_there(tmp_path: Path, dims: list[int], words: str) -> None:
+    tensor = TensorProto(name="huge", data_type=1, dims=dims)
+    refused(changed(tmp_path / "a.onnx", lambda model: model.graph.initializer.append(tensor)), words)
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["raw", "float_data", "float16", "double", "constant"])
+def test_weights_that_are_not_finite(tmp_path: Path, bad: float, kind: str) -> None:
+    values = np.array([1.0, bad, 2.0])
+    tensor = {
+        "raw": lambda: onnx.numpy_helper.from_array(values.astype(np.float32), "w"),
+        "float_data": lambda: helper.make_tensor("w", TensorProto.FLOAT, [3], values),
+        "float16": lambda: helper.make_tensor("w", TensorProto.FLOAT16, [3], values),
+        "double": lambda: helper.make_tensor("w", TensorProto.DOUBLE, [3], values),
+        "constant": lambda: onnx.numpy_helper.from_array(values.astype(np.float32), "w"),
+    }[kind]()
+
+    def change(model: Any) -> None:
+        if kind == "constant":
+            model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+        else:
+            model.graph.initializer.append(tensor)
+
+    refused(changed(tmp_path / "a.onnx", change), "'w' hold NaN or infinity")
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (helper.make_node("Evil", ["frames"], ["x"], domain="com.example"), "custom operator 'Evil' of 'com.example'"),
+        (helper.make_node("RandomNormal", [], ["x"], shape=[2]), "draws random numbers"),
+        (helper.make_node("Loop", ["", ""], ["x"], body=helper.make_graph([], "g", [], [])), "has a loop"),
+    ],
+)
+def test_operators_that_no_generator_has(tmp_path: Path, node: Any, words: str) -> None:
+    refused(changed(tmp_path / "a.onnx", lambda model: model.graph.node.append(node)), words)
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_custom_operator_within_a_branch_or_a_function(tmp_path: Path) -> None:
+    evil = helper.make_node("Evil", ["x"], ["y"], domain="com.example")
+
+    def branch(model: Any) -> None:
+        graph = helper.make_graph([evil], "g", [], [])
+        model.graph.node.append(helper.make_node("If", ["c"], ["x"], then_branch=graph, else_branch=graph))
+
+    def function(model: Any) -> None:
+        opset = [helper.make_opsetid("", 17)]
+        model.functions.append(helper.make_function("", "F", ["x"], ["y"], [evil], opset))
+
+    for change in (branch, function):
+        refused(changed(tmp_path / "a.onnx", change), "custom operator 'Evil'")
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sample_rate": 10**9}, "sample_rate must be at most"),
+        ({"window_samples": 1 << 40}, "window_samples must be at most"),
+        ({"noise_size": 10**12}, "noise_size must be at most"),
+        ({"noise_size": True}, "noise_size must be of type int"),
+        ({"warmup_frames": 10**15}, "warmup_frames must be at most"),
+        ({"lookahead_frames": 10**6, "latency_samples": 63 + 16 * 10**6}, "lookahead_frames must be at most"),
+        ({"name": "two\nlines"}, "name must be one line|control"),
+        ({"name": "x" * 100_000}, "name must be one line"),
+        ({"licence": "\x1b]0;owned\x07"}, "control characters"),
+        ({"training_data": ["\x1b[2J"]}, "control characters"),
+        ({"trained_kbps": ["many"]}, "trained_kbps must be numbers"),
+        ({"trained_kbps": [float("nan")]}, "trained_kbps must be numbers"),
+        ({"format_version": 10**300}, "format version 1000"),
+        ({"brightness": {"direction": [10**400], "db_per_unit": 1}, "noise_size": 5}, "brightness"),
+    ],
+)
+def test_wild_metadata(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    refused(save_identity(tmp_path / "a.onnx", WINDOW, HOP, **changes), words)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 50_000, "1" * 10_000, "NaN", "\ud800".encode("utf-8", "replace").decode()]
+)
+def test_metadata_that_breaks_parsers(text: str) -> None:
+    with pytest.raises(ModelError, match="JSON"):
+        ModelInfo.from_json(text, "a.onnx")
+
+
+def test_states_that_are_missing_extra_or_enormous(tmp_path: Path) -> None:
+    def drop(model: Any) -> None:
+        del model.graph.output[-1]
+
+    refused(changed(tmp_path / "a.onnx", drop), "misses the output next_state_2")
+
+    def extra(model: Any) -> None:
+        model.graph.input.append(helper.make_tensor_value_info("state_7", TensorProto.FLOAT, ["batch", 1]))
+
+    refused(changed(tmp_path / "b.onnx", extra), "misses the input state_3")
+
+    enormous = Graph(WINDOW // 2 + 1)
+    enormous.add("Identity", "frames", to="restored")
+    enormous.inputs.append(helper.make_tensor_value_info("state_0", TensorProto.FLOAT, ["batch", 1 << 20, 1 << 20]))
+    enormous.outputs.append(
+        helper.make_tensor_value_info("next_state_0", TensorProto.FLOAT, ["batch", 1 << 20, 1 << 20])
+    )
+    enormous.add("Identity", "state_0", to="next_state_0")
+    refused(enormous.save(tmp_path / "c.onnx", metadata(WINDOW, HOP, 0)), "states hold 1099511627776 numbers")
+
+
+def test_a_file_larger_than_any_model(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    with path.open("wb") as file:
+        file.truncate(LARGEST_FILE_BYTES + 1)  # sparse
+    refused(path, "an ONNX file at most")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damage_anywhere_is_one_line(tmp_path: Path, seed: int) -> None:
+    """Bits, cuts and splices of a model: a ModelError of one line, or a model that still keeps the contract."""
+    data = bytearray(save_convolution(tmp_path / "a.onnx", WINDOW, HOP).read_bytes())
+    rng = np.random.default_rng(seed)
+    if seed % 4 == 0:
+        data = data[: rng.integers(len(data))]
+    elif seed % 4 == 1:
+        at, end = sorted(rng.integers(len(data), size=2))
+        data[at:end] = rng.bytes(int(rng.integers(200)))
+    else:
+        for at in rng.integers(len(data), size=int(rng.integers(1, 20))):
+            data[at] ^= 1 << rng.integers(8)
+    path = tmp_path / "b.onnx"
+    path.write_bytes(data)
+    try:
+        Model(path, "cpu", 1)
+    except ModelError as error:
+        assert str(error).isprintable(), error
+
+
+def test_the_bundled_weights_have_their_checksum() -> None:
+    """After an export of new weights: python -m restorer.checksums restorer/weights"""
+    checksums.check_sums(Path(str(importlib.resources.files("restorer") / "weights")))
+
+
+def test_checksums(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"one")
+    with pytest.raises(ModelError, match=r"SHA256SUMS does not exist; make it: python -m restorer.checksums"):
+        checksums.check_sums(tmp_path)
+    done = subprocess.run([sys.executable, "-m", "restorer.checksums", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0 and "SHA256SUMS" in done.stdout
+    checksums.check_sums(tmp_path)
+    (tmp_path / "a.onnx").write_bytes(b"two")
+    with pytest.raises(ModelError, match=r"a.onnx: is not the file whose checksum"):
+        checksums.check_sums(tmp_path)
+    checksums.write_sums(tmp_path)
+    (tmp_path / "b.onnx").write_bytes(b"new")
+    with pytest.raises(ModelError, match=r"b.onnx"):
+        checksums.check_sums(tmp_path)
+
+
+def test_nothing_in_the_package_unpickles() -> None:
+    root = Path(__file__).parents[1]
+    # numpy.load takes pickles only when told to; the others always do.
+    words = re.compile(
+        r"\b(pickle|dill|joblib|marshal|torch|shelve)\.(loads?|open|Unpickler)\b|allow_pickle=True|read_pickle"
+    )
+    for room in ("restorer", "training", "export", "plugins"):
+        for path in (root / room).rglob("*.py"):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                assert not words.search(line), f"{path.relative_to(root)}:{number}: {line.strip()}"
+
+
+class Bomb:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "old pickle", "torch", "old torch"])
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_pickles_are_refused_by_name_and_never_loaded(tmp_path: Path, kind: str, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from restorer.training import checkpoint
+
+    path, trace = tmp_path / name, tmp_path / "owned"
+    if "torch" in kind:
+        torch.save({"model": Bomb(trace)}, path, _use_new_zipfile_serialization=kind == "torch")
+    else:
+        path.write_bytes(pickle.dumps(Bomb(trace), protocol=4 if kind == "pickle" else 0))
+    with pytest.raises(ModelError, match="is a pickle, which can run code and is never loaded") as raised:
+        checkpoint.load(path)
+    assert str(raised.value).isprintable()
+    with pytest.raises(ModelError, match=r"is a pickle|no readable ONNX model"):
+        Model(path, "cpu", 1)
+    assert not trace.exists()
+
+
+def test_checkpoints_whose_config_or_weights_are_wild(tmp_path: Path, small_config: Any) -> None:
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    from restorer.errors import ConfigError
+    from restorer.training import checkpoint
+    from restorer.training.models import build_generator
+
+    weights = {f"generator.{name}": t for name, t in build_generator(small_config.generator).state_dict().items()}
+    path = tmp_path / "a.safetensors"
+    said = {"config": small_config.to_dict(), "step": 1}
+
+    def save(said: Any, tensors: Any = weights) -> None:
+        safetensors.save_file(tensors, path, {"restorer": said if isinstance(said, str) else json.dumps(said)})
+
+    save(said)
+    checkpoint.load_generator(path)
+    for wild, words in (
+        ("[" * 5000, "no restorer checkpoint"),
+        ([1, 2], "no restorer checkpoint"),
+        ({"step": 1}, "no restorer checkpoint"),
+        ({"config": [1]}, "must be a table"),
+        (
+            {"config": {**said["config"], "generator": {"stack_maps": 10**9}}},
+            "does not fit its own config|no generator",
+        ),
+        ({"config": {**said["config"], "generator": {"stack_maps": -1}}}, "does not fit its own config|no generator"),
+        ({"config": {**said["config"], "generator": {"kind": [1]}}}, "'kind' must be one of|unknown key"),
+    ):
+        save(wild)
+        with pytest.raises((ModelError, ConfigError), match=words) as raised:
+            checkpoint.load_generator(path)
+        assert str(raised.value).isprintable()
+    name = next(iter(weights))
+    save(said, {**weights, name: torch.full_like(weights[name], float("nan"))})
+    with pytest.raises(ModelError, match="hold NaN or infinity"):
+        checkpoint.load_generator(path)
+    save(said, {key: tensor for key, tensor in weights.items() if key != name})
+    with pytest.raises(ModelError, match="does not fit its own config"):
+        checkpoint.load_generator(path)
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("place", ["node", "input", "dimension", "initialiser", "operator"])
+@pytest.mark.parametrize("name", ["a\x1b[2Jb", "two\nlines"])
+def test_names_that_are_no_plain_text(tmp_path: Path, place: str, name: str) -> None:
+    def change(model: Any) -> None:
+        graph = model.graph
+        if place == "node":
+            graph.node[0].output[0] = name
+        elif place == "input":
+            graph.input[0].name = name
+        elif place == "dimension":
+            graph.input[0].type.tensor_type.shape.dim[0].dim_param = name
+        elif place == "initialiser":
+            graph.initializer[0].name = name
+        else:
+            graph.node[0].op_type = name
+
+    refused(changed(tmp_path / "a.onnx", change), "no plain text")
+
+
+def test_names_that_are_no_utf_8_never_reach_the_runtime(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], no_session: None
+) -> None:
+    data = save_convolution(tmp_path / "a.onnx", WINDOW, HOP).read_bytes()
+    (tmp_path / "b.onnx").write_bytes(data.replace(b"value_1", b"value_\xec"))
+    refused(tmp_path / "b.onnx", "no readable ONNX model")
+    assert capfd.readouterr() == ("", "")

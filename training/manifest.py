@@ -1,0 +1,47 @@
+"""A manifest: which files of a folder of music belong to which split, as CSV."""
+
+import csv
+from pathlib import Path
+
+from restorer.errors import ConfigError
+from restorer.model_checks import shown
+
+REQUIRED = ("file", "split")
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a CSV file with the columns file and split, and any others, by their file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, is no CSV, lacks a column, or a row is incomplete; the message names the line.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            if not set(REQUIRED) <= set(reader.fieldnames or ()):
+                raise ConfigError(f"manifest '{path}' needs the columns file, split; has {shown(reader.fieldnames)}")
+            for row in reader:
+                _check_row(row, f"manifest '{path}', line {reader.line_num}")
+                rows[row["file"]] = row
+    except OSError as error:
+        raise ConfigError(f"manifest '{path}' cannot be read: {error.strerror or error}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"manifest '{path}' is no CSV file in UTF-8: {error}") from None
+    return rows
+
+
+def _check_row(row: dict[str, str], where: str) -> None:
+    if None in row or None in row.values():
+        raise ConfigError(f"{where}: has more or fewer fields than the first line")
+    if not row["file"] or not row["file"].isprintable():
+        raise ConfigError(f"{where}: the file is named {shown(row['file'])}; give its path below the folder of music")
+    bandwidth = row.get("bandwidth_hz")
+    try:
+        good = not bandwidth or 0 < float(bandwidth) < 1e6
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"{where}: bandwidth_hz must be a frequency in Hz or empty and not {shown(bandwidth)}")
