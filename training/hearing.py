@@ -1,8 +1,5 @@
 """What PEAQ's ear hears, differentiable: four of its variables in the weights of its distortion index.
 
-One of them, the harmonic pattern of the error, which PEAQ looks for below 12 kHz, is looked for above as well:
-what is made up there hop by hop tends to become a buzz.
-
 The ear model is that of `restorer.metrics.peaq_ear` and `peaq_patterns` (BS.1387-1, annex 2) at 44.1 kHz, without
 what has no useful gradient: the bandwidths, and what is all or nothing once a difference is plainly heard.
 """
@@ -55,8 +52,7 @@ def hearing_loss(restored: Tensor, original: Tensor, bandwidth_hz: Tensor) -> Te
     total = NOISE_TO_MASK_PER_DB * noise_to_mask_db
     total = total + MODULATION * _modulation_difference(*spreads, inside, share)
     total = total + DETECTION * _detection(*excitations, inside)
-    upper = [power[..., 2 * ear.LAGS :] for power in powers]
-    total = total + HARMONIC_ERROR * (_harmonic_error(*powers) + 0.5 * _harmonic_error(*upper))
+    total = total + HARMONIC_ERROR * _harmonic_error(*powers)
     return total.mean()
 
 

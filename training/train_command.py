@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from restorer.errors import ConfigError, RestorerError
+from restorer.folder_lock import locked_folder
 from restorer.training.config import Config
 from restorer.training.distributed import join, joining, launch
 from restorer.training.pairs import Pairs
@@ -23,7 +24,7 @@ from restorer.training.validation import Validation, preview
 from restorer.training.wgan import build_trainer
 from restorer.whole_file import whole_file
 
-SHOWN = ("loss", "magnitude", "log_magnitude", "survived", "profile", "adversarial", "critic")
+SHOWN = ("loss", "magnitude", "log_magnitude", "hearing", "survived", "profile", "adversarial", "critic")
 
 
 @click.command("train")
@@ -178,11 +179,22 @@ def run(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> 
     """Train with progress, validation and logs in the first process; the others only compute.
 
     Returns whether the last step was reached.
+
+    Raises
+    ------
+    AudioFileError
+        Another run writes to this folder.
     """
     if not trainer.world.first:
         return train(trainer, training, run_dir, lambda _: None, lambda *_: None)
-    config = trainer.config
     run_dir.mkdir(parents=True, exist_ok=True)
+    with locked_folder(run_dir):
+        return run_first(trainer, training, validating, run_dir)
+
+
+def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> bool:
+    """What the first process does."""
+    config = trainer.config
     writer = SummaryWriter(str(run_dir / "tensorboard"))
     validation = Validation(validating, config.data.valid_codings, config.data.valid_songs)
     best = run_dir / "best.json"
