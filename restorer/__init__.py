@@ -15,14 +15,15 @@ from restorer.errors import AudioFileError, ConfigError, DeviceError, ModelError
 if TYPE_CHECKING:
     from restorer.model_file import ModelInfo
     from restorer.noise import draw_noise
-    from restorer.restorer import Restorer, RestoreReport
+    from restorer.restore_report import RestoreReport
+    from restorer.restorer import Restorer
     from restorer.stream import Stream
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ModelInfo": "restorer.model_file",
-    "RestoreReport": "restorer.restorer",
+    "RestoreReport": "restorer.restore_report",
     "Restorer": "restorer.restorer",
     "Stream": "restorer.stream",
     "draw_noise": "restorer.noise",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ from restorer.batch_screen import Screen
 from restorer.errors import AudioFileError, RestorerError
 from restorer.inspection import inspect_file
 from restorer.object_store import Location, at_hand, check_free_at, name_remotely
+from restorer.progress import Progress
 
 if TYPE_CHECKING:
     from restorer.restorer import Restorer
 
-Progress = Callable[[int, int], None]
 REPORT_NAME = "restorer-report.json"
 STATUSES = ("restored", "copied", "skipped", "failed")
 

@@ -27,8 +27,10 @@ from restorer.batch import (
 from restorer.batch_plan import Job, plan_jobs
 from restorer.batch_record import Record, model_sha256, read_model, write_json
 from restorer.batch_screen import Screen
+from restorer.errors import RestorerError
 from restorer.folder_lock import locked_folder
 from restorer.object_store import Location
+from restorer.restore_pictures import BatchPictures
 
 if TYPE_CHECKING:
     from restorer.restore_command import Options
@@ -47,6 +49,7 @@ def restore_batch(sources: tuple[Location, ...], out: Location, options: Options
     suffix = f".{options.audio_format or _DEFAULT_FORMAT}"
     choose_format(Path(f"x{suffix}"), options.subtype)
     jobs = plan_jobs(sources, out, suffix, options.seeds)
+    pictures = BatchPictures(options.png, jobs)
     settings = Settings(options.mix, options.subtype, options.overwrite, options.forced, options.brightness)
     sha256 = model_sha256(options.model)
     record = Record(out, sha256, settings.as_key())
@@ -73,6 +76,7 @@ def restore_batch(sources: tuple[Location, ...], out: Location, options: Options
                 for outcome in running:
                     outcomes.append(outcome)
                     _tell(outcome, screen)
+                    _draw(pictures, outcome, screen)
         finally:
             write_json(out / REPORT_NAME, make_report(outcomes, model, shown))
     click.echo(summary_table(outcomes, out))
@@ -124,6 +128,13 @@ def _tell(outcome: Outcome, screen: Screen) -> None:
         screen.say(f"Failed: {outcome.source}: {outcome.note}")
     elif outcome.status == "copied":
         screen.say(f"Note: {outcome.source}: {outcome.note}; it was copied unprocessed (--force restores it)")
+
+
+def _draw(pictures: BatchPictures, outcome: Outcome, screen: Screen) -> None:
+    try:
+        pictures.draw(outcome)
+    except RestorerError as error:  # the sound is there, and the rest goes on
+        screen.say(f"Warning: no picture of {outcome.target}: {' '.join(str(error).split())}")
 
 
 def _sums(outcomes: list[Outcome]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from restorer.audio_in import AudioReader
 from restorer.batch import format_table
 from restorer.errors import AudioFileError, ConfigError, RestorerError
+from restorer.file_pictures import check_picture
 from restorer.metrics.alignment import align
 from restorer.pictures import spectrogram_db
 from restorer.whole_file import whole_file
@@ -40,7 +41,7 @@ def compare(
     spectrograms on one time axis, how each differs from A, and the long-term spectra.
     """
     if png is not None:
-        _check_picture(png)
+        check_picture(png)
     paths = (original, *others)
     signals = [_read_mono(path) for path in paths]
     lags, signals = _align_all(signals, others)
@@ -51,13 +52,6 @@ def compare(
         titles = _titles(paths)
         _draw(png, titles, excerpts, spectra, start)
         click.echo(f"Wrote {png}", err=True)
-
-
-def _check_picture(png: Path) -> None:
-    if png.suffix.lower() != ".png":
-        raise ConfigError(f"--png must end in .png and not be {png}")
-    if not png.parent.is_dir():
-        raise AudioFileError(f"cannot write {png}: the folder {png.parent} does not exist; make it first")
 
 
 def _read_mono(path: Path) -> NDArray[np.float32]:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import click
 
-from restorer.audio_in import AudioReader
 from restorer.batch import format_table
 from restorer.batch_plan import find_audio
-from restorer.errors import AudioFileError, ConfigError
+from restorer.file_pictures import draw_files, name_pictures
 from restorer.inspection import Inspection, inspect_all
 
-_PICTURE_SECONDS = 30.0
 _COLUMNS = ("FILE", "CODEC", "KBIT/S", "RATE", "CHANNELS", "ENCODER", "CUT-OFF", "CLIPPED", "VERDICT")
 
 
@@ -33,7 +31,8 @@ def inspect(inputs: tuple[Path, ...], as_json: bool, png: Path | None) -> None:
     """
     files = find_audio(inputs)
     many = len(files) > 1
-    pictures = _name_pictures(files, png, many) if png else {}
+    named = name_pictures([place for _, place in files], png, many) if png else []
+    pictures = {path: picture for (path, _), picture in zip(files, named, strict=False)}
     found: list[Inspection] = []
     failed = 0
     rows: list[tuple[str, ...]] = [_COLUMNS]
@@ -72,34 +71,7 @@ def _row(place: Path, result: Inspection) -> tuple[str, ...]:
     )
 
 
-def _name_pictures(files: list[tuple[Path, Path]], png: Path, many: bool) -> dict[Path, Path]:
-    if not many and not png.is_dir():
-        if png.suffix.lower() != ".png":
-            raise ConfigError(f"--png must end in .png or be a folder and not {png}")
-        if not png.parent.is_dir():
-            raise AudioFileError(f"cannot write {png}: the folder {png.parent} does not exist; make it first")
-        return {files[0][0]: png}
-    if png.exists() and not png.is_dir():
-        raise ConfigError(f"--png must be a folder for {len(files)} files and not the file {png}")
-    return {path: png / place.with_name(f"{place.name}.png") for path, place in files}
-
-
 def _draw(result: Inspection, picture: Path) -> None:
     """The middle of the song, up to half a minute, with its verdict as title."""
-    import numpy as np
-
-    from restorer.pictures import draw_spectrograms
-
-    with AudioReader(result.path, None) as reader:
-        samples = min(reader.source_samples, round(_PICTURE_SECONDS * reader.source_rate))
-        start = (reader.source_samples - samples) / 2 / reader.source_rate
-        first = round(start * reader.source_rate)
-        pieces, done = [], 0
-        for block in reader.blocks(1 << 16):
-            if done + block.shape[1] > first and done < first + samples:
-                pieces.append(block[:, max(0, first - done) : first + samples - done].mean(axis=0))
-            done += block.shape[1]
-    excerpt = np.concatenate(pieces)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    title = f"{Path(result.path).name}, from {start:.0f} s: {result.reason}"
-    draw_spectrograms(picture, [(title, excerpt)], result.sample_rate_hz, stacked=True)
+    path = Path(result.path)
+    draw_files(picture, [(path.name, path)], note=f": {result.reason}")

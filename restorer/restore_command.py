@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,10 +17,11 @@ from restorer.brightness import check_brightness
 from restorer.errors import AudioFileError, ConfigError
 from restorer.interruption import sigterm_interrupts
 from restorer.object_store import Location, RemotePath, at_hand, is_url, parse_location
+from restorer.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
-    from restorer.restore_report import RestoreReport
     from restorer.batch_ray import Cluster
+    from restorer.restore_report import RestoreReport
 
 _PIPE = Path("-")
 FORMATS = ("flac", "wav", "mp3", "ogg", "opus")
@@ -44,6 +44,7 @@ class Options:
     audio_format: str | None
     jobs: int | None
     dry_run: bool
+    png: Path | None
     ray: str | None
     ray_cpus: float | None
     ray_gpus: float | None
@@ -131,6 +132,12 @@ brightness_option = click.option(
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done with each file, and write nothing.")
 @click.option(
+    "--png",
+    type=click.Path(path_type=Path),
+    help="Also draw spectrograms of the input and of what became of it; for an OUTPUT folder name a folder, which gets "
+    "a picture for each file.",
+)
+@click.option(
     "--ray",
     is_flag=False,
     flag_value="",
@@ -212,7 +219,10 @@ def _restore_one(source: Path, target: Path, options: Options, name: str) -> Non
     choose_format(target, options.subtype)
 
     from restorer import Restorer
+    from restorer.restore_pictures import plan_pictures
     from restorer.restoring import restore_or_copy
+
+    pictures = plan_pictures(options.png, source, list(targets.values()), options.overwrite)
 
     restorer = Restorer(options.model, device=options.device, threads=options.threads)
     shown: set[str] = set()
@@ -233,7 +243,11 @@ def _restore_one(source: Path, target: Path, options: Options, name: str) -> Non
         _warn(report, shown)
         if found:
             click.echo(f"Note: {name}: {found.reason}; it was copied unprocessed (--force restores it)", err=True)
-        click.echo(_summary(report, "copied" if found else "restored"), err=True)
+        done = "copied" if found else "restored"
+        click.echo(_summary(report, done), err=True)
+    for picture in pictures:
+        picture.draw(source, Path(name).name, done)
+        click.echo(f"{picture.path}: the input and what became of it", err=True)
 
 
 def _restore_through_pipe(sources: tuple[Path, ...], target: Path, options: Options) -> None:
@@ -242,6 +256,8 @@ def _restore_through_pipe(sources: tuple[Path, ...], target: Path, options: Opti
         raise ConfigError(f"- stands for one stream and there are {len(sources)} inputs; name one")
     if options.candidates is not None:
         raise ConfigError("--candidates needs files and not -; choose one restoration with --seed")
+    if options.png is not None:
+        raise ConfigError("--png needs files and not -; restore to a file, or draw it with `restorer inspect`")
     source: Path | BinaryIO = sources[0]
     if source != _PIPE:
         AudioReader(sources[0]).close()
@@ -286,19 +302,9 @@ def _name_candidates(target: Path, seed: int, count: int) -> dict[int, Path]:
     return {s: target.with_name(f"{target.stem}.seed{s}{target.suffix}") for s in range(seed, seed + count)}
 
 
-@contextmanager
-def _progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+def _progress_bar(label: str) -> AbstractContextManager[Progress | None]:
     """A bar on stderr; nothing at all where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.length = max(total, 1)
-            bar.update(done - bar.pos)
-
-        yield show
+    return progress_bar(label) if sys.stderr.isatty() else nullcontext()
 
 
 def _summary(report: RestoreReport, done: str = "restored") -> str:

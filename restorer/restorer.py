@@ -1,24 +1,26 @@
 """`Restorer`: arrays, files and streams through one model. Offline, a `Stream` is fed in large blocks."""
 
+from __future__ import annotations
+
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restorer.audio_in import AudioReader, resampled_length
 from restorer.audio_out import AudioWriter, check_target
 from restorer.brightness import check_brightness, place_noise
-from restorer.errors import ConfigError, RestorerError
+from restorer.bundled import find_model
+from restorer.errors import ConfigError
+from restorer.inputs import AudioInput, name_input, read_input
 from restorer.model_file import Model, ModelInfo, import_onnxruntime
 from restorer.noise import check_seed
-from restorer.stream import Stream, check_audio, check_format, check_mix
+from restorer.progress import Progress, following
+from restorer.restore_report import RestoreReport
+from restorer.stream import Stream, check_mix
 from restorer.streams import Streams
 from restorer.transform import Float32
 
@@ -28,35 +30,32 @@ _BLOCK_SAMPLES = 1 << 17
 _MAX_CANDIDATES = 64
 _log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class RestoreReport:
-    """What `restore_file` did.
-
-    `samples` per channel and `seconds` are those of the output; `real_time_factor` is elapsed_seconds /
-    seconds, decoding and encoding included. `peak_memory_bytes` is the largest the process has ever been
-    (None where the system does not tell). `clipped_samples` had to be limited to full scale in the file.
-    """
-
-    target: Path
-    samples: int
-    seconds: float
-    elapsed_seconds: float
-    real_time_factor: float
-    clipped_samples: int
-    peak_memory_bytes: int | None
-    warnings: tuple[str, ...]
-
 
 class Restorer:
     """Restores compressed music with one model, which is loaded once and shared by all streams and threads.
 
+    Audio is float32 ``(channels, samples)``, and comes out at `sample_rate`, the model's. A seed chooses one of
+    the many originals that could have become the same MP3. What is wrong raises a `RestorerError` of one line.
+
+    Examples
+    --------
+    >>> from restorer import Restorer
+    >>> restorer = Restorer()  # loads the bundled model
+    >>> restored = restorer("song.mp3")  # (channels, samples) at restorer.sample_rate
+    >>> restored = restorer(audio, 44100, seed=3)  # arrays and tensors need their rate
+    >>> takes = restorer.candidates("song.mp3", n=3)  # (3, channels, samples): seeds 0, 1, 2
+    >>> report = restorer.restore_file("song.mp3", "song.flac", verbose=True)  # any length; tags are kept
+
+    Live audio goes through a stream, `latency_samples` late:
+
+    >>> stream = restorer.stream(channels=2, sample_rate=44100)
+    >>> blocks = [stream.process(audio[:, i : i + 512]) for i in range(0, audio.shape[1], 512)]
+    >>> blocks.append(stream.flush())
+
     Parameters
     ----------
     model
-        Path of an ONNX model; None takes the bundled one.
+        Path of an ONNX model or name of a bundled one ("compact", "live"); None takes "compact".
     device
         "cpu", "cuda", or "auto": CUDA where it works, else the CPU.
     threads
@@ -72,7 +71,7 @@ class Restorer:
         self, model: str | os.PathLike[str] | None = None, device: str = "auto", threads: int | None = None
     ) -> None:
         self._model = Model(model, device, threads)
-        self._file = None if model is None else Path(model).absolute()
+        self._file = find_model(model).absolute()
 
     @classmethod
     def from_pretrained(
@@ -81,7 +80,7 @@ class Restorer:
         revision: str | None = None,
         device: str = "auto",
         threads: int | None = None,
-    ) -> "Restorer":
+    ) -> Restorer:
         """A restorer with a model from a folder, a file, or a hub that speaks Hugging Face's HTTP.
 
         What was fetched once loads without a network. Only ONNX is loaded, never a pickle.
@@ -144,20 +143,24 @@ class Restorer:
 
     def __call__(
         self,
-        audio: NDArray[np.floating[Any]],
-        sample_rate: int,
+        audio: AudioInput,
+        sample_rate: int | None = None,
         seed: int = 0,
         mix: float = 1.0,
         brightness: str | float | None = None,
+        progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Float32:
         """Restore a whole signal.
 
         Parameters
         ----------
         audio
-            float32 or float64, ``(channels, samples)`` or ``(samples,)``, in [-1, 1]; 1 to 8 channels.
+            A float32 or float64 array, ``(channels, samples)`` or ``(samples,)``, in [-1, 1]; 1 to 8 channels. A
+            torch tensor of that shape, on any device. The path of a file. Or an AudioFile that pedalboard has
+            opened; it is read from where it stands to its end.
         sample_rate
-            Of `audio`, 8000 to 192000 Hz.
+            Of an array or tensor, 8000 to 192000 Hz; leave it out for a file.
         seed
             Integer from 0; the same seed gives the same sound.
         mix
@@ -165,29 +168,36 @@ class Restorer:
         brightness
             "dark", "neutral", "bright", or a number from -4 (dark) to 4 (bright) that counts standard
             deviations of random takes; None leaves it to the seed. See `restorer.brightness`.
+        progress
+            Called as ``progress(samples done, samples in all)``, both at the model's rate.
+        verbose
+            Show a bar on stderr.
 
         Returns
         -------
-        float32 array of the same number of axes and the same duration at `Restorer.sample_rate`. Its peaks
-        may pass 1.0: limit them before writing integers.
+        float32 numpy array, whatever came in (``torch.from_numpy`` makes it a tensor without a copy), of the
+        same number of axes and the same duration at `Restorer.sample_rate`; of files ``(channels, samples)``.
+        Its peaks may pass 1.0: limit them before writing integers.
 
         Raises
         ------
         RestorerError
             Something about the arguments is impossible, or the audio holds NaN or infinity.
+        AudioFileError
+            A file cannot be read. One that is damaged is restored as far as it decodes, and a warning logged.
         """
-        audio = self._check_whole(audio, sample_rate)
-        restored = self._restore(audio, sample_rate, [check_seed(seed)], mix, brightness)[0]
-        return restored[0] if audio.ndim == 1 else restored
+        return self._restore(audio, sample_rate, [check_seed(seed)], mix, brightness, progress, verbose)[0]
 
     def candidates(
         self,
-        audio: NDArray[np.floating[Any]],
-        sample_rate: int,
+        audio: AudioInput,
+        sample_rate: int | None = None,
         n: int = 5,
         seed: int = 0,
         mix: float = 1.0,
         brightness: str | float | None = None,
+        progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Float32:
         """Several plausible originals of one signal, computed in one batch.
 
@@ -199,10 +209,9 @@ class Restorer:
         """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= _MAX_CANDIDATES:
             raise ConfigError(f"n must be an integer from 1 to {_MAX_CANDIDATES} and not {n!r}")
-        audio = self._check_whole(audio, sample_rate)
         first = check_seed(seed)
-        takes = self._restore(audio, sample_rate, range(first, first + int(n)), mix, brightness)
-        return np.ascontiguousarray(takes[:, 0]) if audio.ndim == 1 else takes
+        seeds = range(first, first + int(n))
+        return self._restore(audio, sample_rate, seeds, mix, brightness, progress, verbose)
 
     def stream(
         self,
@@ -212,7 +221,15 @@ class Restorer:
         mix: float = 1.0,
         brightness: str | float | None = None,
     ) -> Stream:
-        """Start a stream: `process` blocks of any length, then `flush`."""
+        """Start a stream: `process` blocks of any length, then `flush`; see `Stream`.
+
+        Parameters
+        ----------
+        channels, sample_rate
+            Of the blocks, 1 to 8 and 8000 to 192000 Hz.
+        seed, mix, brightness
+            As for `__call__`; mix and brightness may be changed on the way, and the seed with `change_seed`.
+        """
         return Stream(self._model, channels, sample_rate, check_seed(seed), mix, brightness)
 
     def streams(
@@ -240,6 +257,7 @@ class Restorer:
         subtype: str | None = None,
         progress: Progress | None = None,
         brightness: str | float | None = None,
+        verbose: bool = False,
     ) -> RestoreReport:
         """Restore an audio file of any length in bounded memory; tags and cover go along.
 
@@ -256,6 +274,8 @@ class Restorer:
         progress
             Called as ``progress(samples done, samples in all)``, both at the model's rate; the sum may be
             an estimate.
+        verbose
+            Show a bar on stderr.
 
         Raises
         ------
@@ -269,39 +289,30 @@ class Restorer:
         started = time.perf_counter()
         with AudioReader(source, self.sample_rate) as reader:
             stream = self.stream(reader.channels, self.sample_rate, seed, mix, brightness)
-            with AudioWriter(
-                target,
-                reader.channels,
-                self.sample_rate,
-                subtype=subtype,
-                overwrite=overwrite,
-                tags_from=source,
-            ) as writer:
+            with (
+                AudioWriter(
+                    target,
+                    reader.channels,
+                    self.sample_rate,
+                    subtype=subtype,
+                    overwrite=overwrite,
+                    tags_from=source,
+                ) as writer,
+                following(progress, verbose, Path(target).name) as tell,
+            ):
                 read = written = 0
                 for block in reader.blocks(_BLOCK_SAMPLES):
                     read += block.shape[1]
                     written += _write(writer, stream.process(block))
-                    if progress:
-                        progress(min(written, reader.samples), max(reader.samples, read))
+                    tell(min(written, reader.samples), max(reader.samples, read))
                 written += _write(writer, stream.flush())
-                if progress:
-                    progress(written, written)
+                tell(written, written)
         warnings = [*reader.warnings, *writer.warnings]
         if stream.replaced_samples:
             warnings.append(f"{source}: {stream.replaced_samples} impossible samples were replaced by silence")
-        elapsed = time.perf_counter() - started
-        seconds = written / self.sample_rate
-        _log.info("%s: %.1f s restored in %.1f s", target, seconds, elapsed)
-        return RestoreReport(
-            target=Path(target),
-            samples=written,
-            seconds=seconds,
-            elapsed_seconds=elapsed,
-            real_time_factor=elapsed / seconds if seconds else 0.0,
-            clipped_samples=writer.clipped_samples,
-            peak_memory_bytes=peak_memory_bytes(),
-            warnings=tuple(warnings),
-        )
+        report = RestoreReport.since(started, Path(target), written, self.sample_rate, writer.clipped_samples, warnings)
+        _log.info("%s: %.1f s restored in %.1f s", target, report.seconds, report.elapsed_seconds)
+        return report
 
     def check_brightness(self, brightness: str | float | None) -> float | None:
         """The number that a brightness stands for, if this model can do it.
@@ -315,52 +326,38 @@ class Restorer:
         place_noise(np.zeros((0, info.noise_size), np.float32), value, info.brightness, self._model.source)
         return value
 
-    def _check_whole(self, audio: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[Any]:
-        audio = check_audio(audio)
-        channels = 1 if audio.ndim == 1 else audio.shape[0]
-        if audio.ndim == 2 and channels > 8 >= audio.shape[1]:
-            raise RestorerError(f"audio must have shape (channels, samples) and not {audio.shape}; pass audio.T")
-        check_format(channels, sample_rate)
-        bad = audio.size - int(np.count_nonzero(np.isfinite(audio)))
-        if bad:
-            raise RestorerError(
-                f"audio holds {bad} samples that are NaN or infinite; replace them first (numpy.nan_to_num)"
-            )
-        return audio
-
     def _restore(
         self,
-        audio: NDArray[Any],
-        sample_rate: int,
+        source: AudioInput,
+        sample_rate: int | None,
         seeds: list[int] | range,
         mix: float,
         brightness: str | float | None,
+        progress: Progress | None,
+        verbose: bool,
     ) -> Float32:
-        """Feed a stream block by block into one array, ``(seeds, channels, samples)``."""
-        audio = audio.reshape(1, -1) if audio.ndim == 1 else audio
+        """Feed a stream block by block into one array, ``(seeds, channels, samples)`` or ``(seeds, samples)``."""
+        mix, brightness = check_mix(mix), self.check_brightness(brightness)
+        audio, rate = read_input(source, sample_rate, self.sample_rate)
+        flat = audio.ndim == 1
+        audio = audio.reshape(1, -1) if flat else audio
         channels, samples = audio.shape
-        stream = Stream(self._model, channels, sample_rate, seeds, mix, brightness)
-        total = resampled_length(samples, int(sample_rate), self.sample_rate)
+        stream = Stream(self._model, channels, rate, seeds, mix, brightness)
+        total = resampled_length(samples, rate, self.sample_rate)
         takes = np.empty((len(seeds), channels, total), np.float32)
         done = 0
-        for start in range(0, samples, _BLOCK_SAMPLES):
-            piece = stream.process(audio[:, start : start + _BLOCK_SAMPLES])
-            takes[:, :, done : done + piece.shape[2]] = piece
-            done += piece.shape[2]
-        takes[:, :, done:] = stream.flush()
-        return takes
+        with following(progress, verbose, name_input(source)) as tell:
+            for start in range(0, samples, _BLOCK_SAMPLES):
+                piece = stream.process(audio[:, start : start + _BLOCK_SAMPLES])
+                takes[:, :, done : done + piece.shape[2]] = piece
+                done += piece.shape[2]
+                tell(done, total)
+            takes[:, :, done:] = stream.flush()
+            tell(total, total)
+        return np.ascontiguousarray(takes[:, 0]) if flat else takes
 
 
 def _write(writer: AudioWriter, block: Float32) -> int:
     if block.shape[1]:
         writer.write(block)
     return block.shape[1]
-
-
-def peak_memory_bytes() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

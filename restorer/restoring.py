@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -14,9 +13,10 @@ from restorer.audio_in import AudioReader
 from restorer.audio_out import AudioWriter, check_free, check_target, choose_format, temporary_path, write_error
 from restorer.inspection import Inspection, inspect_file
 from restorer.pipe import NAME, WavStreamReader, WavStreamWriter
-from restorer.restorer import Restorer, RestoreReport, peak_memory_bytes
+from restorer.progress import Progress
+from restorer.restore_report import RestoreReport
+from restorer.restorer import Restorer
 
-Progress = Callable[[int, int], None]
 _BLOCK_SAMPLES = 1 << 16
 _PIPE_BLOCK_SAMPLES = 1 << 13  # small, so that little waits in a pipe from a live source
 _COPIED = ("PCM_16", "PCM_24", "MPEG_LAYER_III", "VORBIS", "OPUS")
@@ -91,7 +91,7 @@ def copy_unprocessed(
                         progress(min(writer.samples, reader.samples), max(reader.samples, writer.samples))
             clipped, warnings = writer.clipped_samples, writer.warnings
         samples, warnings = reader.samples, [*reader.warnings, *warnings]
-    return _report(target, samples, sample_rate, started, clipped, warnings)
+    return RestoreReport.since(started, target, samples, sample_rate, clipped, warnings)
 
 
 def restore_pipe(
@@ -149,7 +149,7 @@ def restore_pipe(
     if stream.replaced_samples:
         warnings.append(f"{NAME}: {stream.replaced_samples} impossible samples were replaced by silence")
     shown = target if isinstance(target, Path) else Path("-")
-    return _report(shown, written, restorer.sample_rate, started, writer.clipped_samples, warnings)
+    return RestoreReport.since(started, shown, written, restorer.sample_rate, writer.clipped_samples, warnings)
 
 
 def _is_wanted(reader: AudioReader, target: Path, sample_rate: int, subtype: str | None) -> bool:
@@ -182,19 +182,3 @@ def _copy_bytes(source: Path, target: Path, overwrite: bool) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _report(
-    target: Path, samples: int, sample_rate: int, started: float, clipped: int, warnings: list[str]
-) -> RestoreReport:
-    elapsed, seconds = time.perf_counter() - started, samples / sample_rate
-    return RestoreReport(
-        target=target,
-        samples=samples,
-        seconds=seconds,
-        elapsed_seconds=elapsed,
-        real_time_factor=elapsed / seconds if seconds else 0.0,
-        clipped_samples=clipped,
-        peak_memory_bytes=peak_memory_bytes(),
-        warnings=tuple(warnings),
-    )

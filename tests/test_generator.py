@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from restorer.errors import ConfigError
 from restorer.training.generator import Generator, GeneratorConfig
 from restorer.training.signal import analyse, restore, synthesise
 
@@ -115,6 +116,8 @@ def test_restore_keeps_length(generator, rng):
         assert restore(generator, audio, torch.zeros(4)).shape == audio.shape
 
 
-def test_copies_keep_the_phase():
-    with pytest.raises(ValueError, match="multiples of 4"):
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ConfigError, match="multiples of 4"):  # else a copy's phase breaks from frame to frame
         Generator(GeneratorConfig(copy_up_bins=(258,)))
+    with pytest.raises(ConfigError, match="at most what the dilations span, 6"):
+        Generator(GeneratorConfig(dilations=(1, 2), lookahead_frames=7))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from restorer.errors import ConfigError
 from restorer.training.layers import (
     SLOPE,
     FrequencyAggregation,
@@ -64,7 +65,12 @@ class Generator(nn.Module):
         self.config = config
         c = config
         if any(shift % 4 for shift in c.copy_up_bins):
-            raise ValueError("copy_up_bins must be multiples of 4: a hop is a quarter window, others break the phase")
+            raise ConfigError("copy_up_bins must be multiples of 4: a hop is a quarter window, others break the phase")
+        if c.lookahead_frames > 2 * sum(c.dilations):
+            raise ConfigError(
+                f"lookahead_frames must be at most what the dilations span, {2 * sum(c.dilations)}, "
+                f"and not {c.lookahead_frames}"
+            )
         self.front = TimeConv(3, c.front_maps, (3, 16), stride=8, padding=4)
         self.front_bias = nn.Parameter(torch.zeros(1, c.front_maps, 1, 128))
         self.bands = TimeConv(c.front_maps, c.band_maps, (1, 8), stride=4, padding=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +13,8 @@ from scipy import fft
 from restorer.audio_in import AudioReader
 from restorer.audio_out import AudioWriter
 from restorer.errors import AudioFileError
+from restorer.progress import Progress
 
-Progress = Callable[[int, int], None]
 ROWS = 256
 _COLUMNS, _PEAKS = 1200, 2000
 _WINDOW_SAMPLES = 2 * 4 * ROWS  # four bins make a row
