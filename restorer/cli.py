@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -10,6 +11,7 @@ import click
 
 from restorer import __version__
 from restorer.errors import RestorerError
+from restorer.own_stderr import own_stderr
 
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
@@ -58,6 +60,9 @@ COMMANDS = {
 }
 
 
+DECODING = ("restore", "takes", "inspect", "compare", "metrics")
+
+
 class _Failure(click.ClickException):
     """One line on stderr, exit status 2."""
 
@@ -66,6 +71,12 @@ class _Failure(click.ClickException):
 
 class LazyGroup(click.Group):
     """Imports the module of a sub-command when it is called, and turns known errors into one line."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Run as a program: where decoders would print lines of their own, standard error is kept for ours."""
+        if standalone_mode and sys.argv[1:2] and sys.argv[1] in DECODING:
+            own_stderr()
+        return super().main(*args, standalone_mode=standalone_mode, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

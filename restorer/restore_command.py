@@ -105,9 +105,7 @@ brightness_option = click.option(
     show_default=True,
     help="Where the model runs.",
 )
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="ONNX model, or the name of a bundled one; default: compact."
-)
+@click.option("--model", type=click.Path(path_type=Path), help="ONNX model or name of a bundled one; default: compact.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each job.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option(

@@ -39,7 +39,7 @@ _MOST_TAKES = 32
 @brightness_option
 @click.option("--format", "audio_format", type=click.Choice(FORMATS), default="flac", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--model", type=click.Path(path_type=Path), help="ONNX model, or the name of a bundled one; default: compact.")
+@click.option("--model", type=click.Path(path_type=Path), help="ONNX model or name of a bundled one; default: compact.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")

@@ -47,7 +47,7 @@ def listening_test() -> None:
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="ONNX model, or the name of a bundled one; default: compact.",
+    help="ONNX model or name of a bundled one; default: compact.",
 )
 @click.option(
     "--kbps",

@@ -28,7 +28,7 @@ from restorer.plugins.studio.limits import Limits
 @click.option(
     "--max-minutes", type=click.FloatRange(0.1), default=20.0, show_default=True, help="Longest song to be restored."
 )
-@click.option("--model", type=click.Path(path_type=Path), help="ONNX model, or the name of a bundled one; default: compact.")
+@click.option("--model", type=click.Path(path_type=Path), help="ONNX model or name of a bundled one; default: compact.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def studio(
     host: str, port: int, open_page: bool, max_mb: float, max_minutes: float, model: Path | None, device: str
