@@ -1,6 +1,7 @@
-"""An hour of rough audio through one stream. Run: pytest benchmarks/test_soak.py -s
+"""Long runs of one stream: an hour of rough audio, and a day of even audio. Run: pytest benchmarks/test_soak.py -s
 
-RESTORER_SOAK_MINUTES gives another length than 60; tests/test_soak.py runs one minute.
+RESTORER_SOAK_MINUTES gives another length than 60 to the first, RESTORER_SOAK_HOURS another than 24 to the second,
+which runs for ten minutes before. tests/test_soak.py runs minutes of both.
 """
 
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 from conftest import setting
 
 from restorer import Restorer
-from restorer.benchmark_soak import soak
+from restorer.benchmark_soak import run_long, soak
 
 MINUTES = setting("RESTORER_SOAK_MINUTES", 60.0)
+HOURS = setting("RESTORER_SOAK_HOURS", 24.0)
+FLAT_BYTES = 5e6
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -22,3 +25,13 @@ def test_soak(model: Path, channels: int) -> None:
     assert report.largest_difference < 1e-5
     assert report.replaced_samples == report.expected_replaced_samples
     assert report.memory_growth_bytes is None or report.memory_growth_bytes < 20e6
+
+
+@pytest.mark.parametrize(("hours", "rate_hz"), [(1 / 6, 44100), (1 / 6, 48000), (HOURS, 44100)])
+def test_long_run(model: Path, hours: float, rate_hz: int) -> None:
+    """A day at the speed of files: as small at its end as at its start, and not a bit different."""
+    report = run_long(Restorer(model, device="cpu"), hours, 2, rate_hz)
+    print(f"\n{model.name}, {rate_hz} Hz: {report}")
+    assert report.returned_samples == report.expected_samples
+    assert report.largest_difference == 0
+    assert report.memory_growth_bytes is None or report.memory_growth_bytes < FLAT_BYTES

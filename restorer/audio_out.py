@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -218,7 +219,8 @@ class AudioWriter:
         if hasattr(self, "_file") and not self._file.closed:
             self._file.close()
         self._sink.close()
-        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
 
     def _to_file_samples(self, block: np.ndarray) -> np.ndarray:
         """Limit to full scale and count; integers are made here, as libsndfile's scale is one step off."""

@@ -1,17 +1,21 @@
-"""A long, rough run of one stream: does it stay bounded, exact and small?
+"""A long, rough run of one stream, and a longer, even one: does it stay bounded, exact and small?
 
-Music, silence, full-scale noise, constant levels and bursts of NaN pass through a stream in random block
-sizes, with flushes and resets between. Every sample that comes out is compared with a one-shot restoration,
-which starts afresh some seconds earlier: a stream that drifts with age differs from it.
+In the rough one music, silence, full-scale noise, constant levels and bursts of NaN pass through a stream in
+random block sizes, with flushes and resets between. Every sample that comes out is compared with a one-shot
+restoration, which starts afresh some seconds earlier: a stream that drifts with age differs from it.
+
+The even one is for days of audio at the speed of files: the same minute again and again, which must come out
+as it did the first time.
 """
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from restorer.benchmark_blocks import music
+from restorer.benchmark_blocks import looped_music, music
 from restorer.benchmark_machine import resident_bytes
 from restorer.restorer import Restorer
 from restorer.transform import Float32
@@ -21,6 +25,9 @@ _COMPARE_SECONDS = 12.0
 _PASSAGE_SECONDS = 30.0  # between resets, on average
 _LONG_PART = 1 / 3  # of the time at the end runs without a reset
 _LARGEST_BLOCK = 8192
+_FILE_BLOCK = 1 << 17  # as restoring a file has it
+_RESAMPLER_SECONDS = 1.0  # far more than a resampler remembers
+_WARM_MINUTES = 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,92 @@ def soak(restorer: Restorer, minutes: float, channels: int = 2, seed: int = 0) -
     return _Soak(restorer, channels, seed).run(round(60 * minutes * restorer.sample_rate))
 
 
+@dataclass(frozen=True)
+class LongReport:
+    """What a long run saw; `largest_difference` is between any two of the minutes, 0 where all are bit-equal.
+
+    `seconds` are of audio, `elapsed_seconds` of the clock. `memory_growth_bytes` is from the first three minutes to
+    the largest later (None where the system does not tell).
+    """
+
+    seconds: float
+    elapsed_seconds: float
+    minutes: int
+    returned_samples: int
+    expected_samples: int
+    compared_samples: int
+    largest_difference: float
+    memory_growth_bytes: int | None
+
+
+def run_long(restorer: Restorer, hours: float, channels: int = 2, sample_rate: int | None = None) -> LongReport:
+    """Run one stream for hours of audio, at least four minutes, in blocks as large as those of a file.
+
+    A "minute" has as many samples as make whole frames, and at another `sample_rate` whole turns of the resampler:
+    it meets the stream in the same place each time.
+    """
+    info, rate = restorer.model_info, sample_rate or restorer.sample_rate
+    common = math.gcd(rate, info.sample_rate)
+    turn = info.hop_samples * (info.sample_rate // common)
+    turns = max(1, round(60 * info.sample_rate / turn))
+    given, due = turns * info.hop_samples * (rate // common), turns * turn
+    minutes = max(_WARM_MINUTES + 1, round(hours * 3600 * rate / given))
+    minute = looped_music(given / rate, rate, channels)
+    settled = _context_samples(restorer) + (
+        round(_RESAMPLER_SECONDS * info.sample_rate) if rate != info.sample_rate else 0
+    )
+    repeats, memory = _Repeats(channels, due, min(settled, due)), []
+    stream, started = restorer.stream(channels, rate), time.perf_counter()
+    for _ in range(minutes):
+        for at in range(0, given, _FILE_BLOCK):
+            repeats.take(stream.process(minute[:, at : at + _FILE_BLOCK]))
+        memory.append(resident_bytes())
+    returned = repeats.taken + stream.flush().shape[1]  # what the end makes of the last samples repeats nothing
+    sizes = [size for size in memory if size is not None]
+    return LongReport(
+        seconds=minutes * given / rate,
+        elapsed_seconds=time.perf_counter() - started,
+        minutes=minutes,
+        returned_samples=returned,
+        expected_samples=minutes * due,
+        compared_samples=repeats.compared,
+        largest_difference=repeats.difference,
+        memory_growth_bytes=max(sizes[_WARM_MINUTES:]) - max(sizes[:_WARM_MINUTES]) if sizes else None,
+    )
+
+
+class _Repeats:
+    """Output that must repeat itself from `settled` samples on: all is compared with the first period."""
+
+    def __init__(self, channels: int, period: int, settled: int) -> None:
+        self.first = np.zeros((channels, period), np.float32)
+        self.learnt = period + settled  # the start of the second period takes the place of that of the first
+        self.taken = self.compared = 0
+        self.difference = 0.0
+
+    def take(self, block: Float32) -> None:
+        period = self.first.shape[1]
+        while block.shape[1]:
+            at = self.taken % period
+            room = min(period - at, self.learnt - self.taken if self.taken < self.learnt else period)
+            piece, block = block[:, :room], block[:, room:]
+            kept = self.first[:, at : at + piece.shape[1]]
+            if self.taken < self.learnt:
+                kept[:] = piece
+            else:
+                largest = float(np.abs(piece - kept).max())
+                self.difference = max(self.difference, largest if math.isfinite(largest) else math.inf)
+                self.compared += piece.shape[1]
+            self.taken += piece.shape[1]
+
+
+def _context_samples(restorer: Restorer) -> int:
+    """Output depends on so much of the past at most: the generator's context and the windows that overlap."""
+    info = restorer.model_info
+    frames = info.warmup_frames + info.lookahead_frames + 2 * math.ceil(info.window_samples / info.hop_samples)
+    return frames * info.hop_samples
+
+
 class _Soak:
     """One run: the stream, what went in since the last comparison's start, and what came out."""
 
@@ -57,11 +150,8 @@ class _Soak:
         self.restorer, self.channels, self.seed = restorer, channels, seed
         self.random = np.random.default_rng(seed)
         self.stream = restorer.stream(channels, restorer.sample_rate, seed)
-        info = restorer.model_info
-        self.hop = info.hop_samples
-        # Output depends on so much of the past at most: the generator's context and the windows that overlap.
-        frames = info.warmup_frames + info.lookahead_frames + 2 * math.ceil(info.window_samples / info.hop_samples)
-        self.context = frames * self.hop
+        self.hop = restorer.model_info.hop_samples
+        self.context = _context_samples(restorer)
         self.blocks = self.resets = self.flushes = self.compared = 0
         self.longest = self.replaced = self.damaged = 0
         self.all_finite, self.loudest, self.difference = True, 0.0, 0.0

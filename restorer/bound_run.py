@@ -81,7 +81,7 @@ class BoundRun:
         Raises
         ------
         DeviceError
-            The GPU failed, for instance for want of memory.
+            There is not enough memory, or the GPU failed.
         """
         if frames.shape != self._restored.shape:
             self._resize(frames.shape)
@@ -92,8 +92,13 @@ class BoundRun:
             if self._device != "cpu":
                 binding.synchronize_outputs()
         except Exception as error:
-            if self._device == "cpu":
+            if self._device == "cpu" and not _is_want_of_memory(error):
                 raise
+            if self._device == "cpu":
+                raise DeviceError(
+                    f"out of memory: {one_line(error)}; close other programs, or restore fewer files, channels or "
+                    "takes at once"
+                ) from error
             raise DeviceError(
                 f"the GPU failed: {one_line(error)}; close what else uses it, restore fewer channels or takes at "
                 'once, or use device="cpu"'
@@ -107,3 +112,10 @@ class BoundRun:
         self._restored_value = self._value.ortvalue_from_numpy(self._restored, "cpu", 0)  # shares the memory
         for binding in self._bindings:
             binding.bind_ortvalue_output("restored", self._restored_value)
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """ONNX Runtime has no error of its own for it."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("Failed to allocate memory", "bad_alloc", "bad allocation")
+    )

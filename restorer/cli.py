@@ -105,6 +105,10 @@ class LazyGroup(click.Group):
             if name not in COMMANDS:
                 raise
             _fail_import(error, COMMANDS[name], name)
+        except MemoryError as error:
+            raise _Failure(
+                "out of memory; close other programs, or restore fewer files, channels or takes at once"
+            ) from error
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)
             ctx.exit(INTERRUPTED)

@@ -24,6 +24,8 @@ def import_onnxruntime() -> types.ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # which its C++ part takes for a failure
+            raise error.__cause__ from None
         raise RuntimeMissingError(_missing(f"cannot be imported ({error})")) from error
     # Removing one of the two wheels after both were installed leaves an empty package behind.
     if not hasattr(onnxruntime, "InferenceSession"):

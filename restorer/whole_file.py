@@ -1,7 +1,7 @@
 """Files that are there in full or not at all: written beside their place, then renamed into it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -16,4 +16,5 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that refuses this refused more before, which has to be told
+            partial.unlink(missing_ok=True)
