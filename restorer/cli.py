@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
         """Run as a program: where decoders would print lines of their own, standard error is kept for ours."""
         if standalone_mode and sys.argv[1:2] and sys.argv[1] in DECODING:
             own_stderr()
-        return super().main(*args, standalone_mode=standalone_mode, **kwargs)
+        return super().main(*args, standalone_mode=standalone_mode, **kwargs)  # type: ignore[call-overload]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 from restorer import Restorer
+from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError
 from restorer.export import convert
 from restorer.noise import draw_noise
@@ -75,11 +76,13 @@ def test_existing_model_is_kept(small_checkpoint, small_model):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_released_model_is_the_released_checkpoint(channels):
+@pytest.mark.parametrize("name", list(bundled_models()))
+def test_released_model_is_the_released_checkpoint(name, channels):
+    """Within what 8-bit weights may change; the graph itself is held to 1e-4 when it is exported."""
     audio = synthesize(3.0, 44100, 2, channels)
-    path = Path(__file__).parents[1] / "training" / "checkpoints" / "compact.safetensors"
+    path = Path(__file__).parents[1] / "training" / "checkpoints" / f"{name}.safetensors"
     generator, config, _ = checkpoint.load_generator(path)
     z = torch.from_numpy(draw_noise(5, config.generator.noise_size))
-    restored = Restorer(device="cpu")(audio, 44100, seed=5)
-    assert abs(restored - restore(generator, audio, z)).max() < 1e-4
+    restored = Restorer(name, device="cpu")(audio, 44100, seed=5)
+    assert abs(restored - restore(generator, audio, z)).max() < 1e-3
     assert abs(restored - audio).max() > 1e-2

@@ -84,7 +84,7 @@ def test_wheel_has_one_top_level_name(wheel):
         "plugins/studio/page/index.html",
     ):
         assert f"restorer/{needed}" in names
-    assert wheel.stat().st_size < 26e6
+    assert wheel.stat().st_size < 20e6
 
 
 def test_restores_a_file_without_torch(clean_python, tmp_path):
