@@ -18,12 +18,12 @@ _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 _TRANSPOSED = {"ConvTranspose": 1}
 _PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "MatMulNBits", "QLinearMatMul"}
 # Field numbers and values of onnx.proto.
-_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_DIMS, _TENSOR_TYPE = 7, 5, 1, 2
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME = 7, 5, 1, 2, 8
 _WEIGHT_TYPES = {1, 2, 3, 10, 11, 16}  # float, uint8, int8, float16, double, bfloat16
 
 
 def count_parameters(path: Path) -> int:
-    """Numbers in the weights of an ONNX file; integer constants such as shapes are none.
+    """Numbers in the weights of an ONNX file; constants such as shapes are none, nor the scales of 8-bit weights.
 
     The file is read as protobuf, since ONNX Runtime does not list weights and needs no onnx package.
 
@@ -47,6 +47,8 @@ def _count_elements(tensor: memoryview) -> int:
     for field, value in fields(tensor):
         if field == _TENSOR_TYPE:
             kind = value
+        elif field == _TENSOR_NAME and bytes(value).endswith(b".scales"):  # as restorer export names them
+            return 0
         elif field == _TENSOR_DIMS:  # one by one or packed
             dims += [value] if isinstance(value, int) else varints(value)
     return math.prod(dims) if kind in _WEIGHT_TYPES else 0

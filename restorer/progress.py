@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
+from restorer.interruption import check_interrupted
+
 Progress = Callable[[int, int], None]
 
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
@@ -32,6 +34,7 @@ def following(progress: Progress | None, verbose: bool, label: str) -> Iterator[
     with progress_bar(label) if verbose else nullcontext(_nowhere) as show:
 
         def tell(done: int, total: int) -> None:
+            check_interrupted()
             show(done, total)
             if progress:
                 progress(done, total)

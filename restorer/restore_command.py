@@ -15,7 +15,7 @@ from restorer.audio_in import AudioReader
 from restorer.audio_out import check_target, choose_format
 from restorer.brightness import check_brightness
 from restorer.errors import AudioFileError, ConfigError
-from restorer.interruption import sigterm_interrupts
+from restorer.interruption import interruptible
 from restorer.object_store import Location, RemotePath, at_hand, is_url, parse_location
 from restorer.progress import Progress, progress_bar
 
@@ -145,7 +145,7 @@ brightness_option = click.option(
 )
 @click.option("--ray-cpus", type=float, metavar="CPUS", help="CPUs of each job on the cluster.  [default: 1]")
 @click.option("--ray-gpus", type=float, metavar="GPUS", help="GPUs of each job, such as 1 or 0.5.  [default: 0]")
-@sigterm_interrupts()
+@interruptible()
 def restore(sources: tuple[str, ...], target: str, **values: Any) -> None:
     """Restore audio at 44.1 kHz: a file, whole folders, or a pipe.
 

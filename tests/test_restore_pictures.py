@@ -95,7 +95,7 @@ def test_what_cannot_be_drawn_is_refused_before_any_work(model: Path, song: Path
     out = song.with_name("out.flac")
     (song.with_name("in.png")).write_bytes(song.read_bytes())
     for arguments, words in [
-        ((song, out, "--png", "a.jpg"), "must end in .png"),
+        ((song, out, "--png", "a.jpg"), "must name a .png"),
         ((song, out, "--png", song.parent / "none" / "a.png"), "does not exist"),
         ((song, out, "--png", "a.png", "--candidates", 13), "at most 12 candidates in one picture and not 13"),
         ((song.with_name("in.png"), out, "--png", song.with_name("in.png"), "--overwrite"), "must not be the input"),
