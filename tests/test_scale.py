@@ -122,13 +122,18 @@ def close(got, expected):
 
 
 def alike(got, config, steps):
-    """Weights have moved as those of one process with the whole batch, but for a thousandth of the way."""
+    """Weights have moved as those of one process with the whole batch, but for a fiftieth of the way.
+
+    Gradients agree to rounding (`close`), but Adam's first steps go by their signs, and where a gradient nearly
+    cancels, rounding decides its sign: a thousandth to a two-hundredth of the way, by processor and threads. A share of the
+    batch that is left out or counted twice leads elsewhere altogether.
+    """
     start, expected = weights_after(0, config), weights_after(steps, config)
     apart, way = (
         torch.cat([(a[name] - b[name]).flatten() for name in start]).norm()
         for a, b in ((got, expected), (start, expected))
     )
-    assert 0 < apart < 1e-3 * way
+    assert 0 < apart < 2e-2 * way
 
 
 @pytest.mark.parametrize("kind", KINDS)
