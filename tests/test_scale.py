@@ -125,8 +125,8 @@ def alike(got, config, steps):
     """Weights have moved as those of one process with the whole batch, but for a fiftieth of the way.
 
     Gradients agree to rounding (`close`), but Adam's first steps go by their signs, and where a gradient nearly
-    cancels, rounding decides its sign: a thousandth to a two-hundredth of the way, by processor and threads. A share of the
-    batch that is left out or counted twice leads elsewhere altogether.
+    cancels, rounding decides its sign: a thousandth to a two-hundredth of the way, by processor and threads. A share
+    of the batch that is left out or counted twice leads elsewhere altogether.
     """
     start, expected = weights_after(0, config), weights_after(steps, config)
     apart, way = (
