@@ -1,10 +1,10 @@
 """The listening test in a real headless browser: played, rated, saved, analysed, on a phone and in the dark."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
+from toy_browser import chromium, contrast, luminance, set_scheme
 from toy_listening_test import SECONDS, build_test, decode, invoke, read_test
 
 from restorer.training.listening_analysis import load_key, load_result
@@ -18,22 +18,10 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium with chromedriver (on Debian: apt-get install chromium chromium-driver)")
     downloads = tmp_path_factory.mktemp("downloads")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,900"):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    chrome.downloads = downloads
-    yield chrome
-    chrome.quit()
+    with chromium(downloads, "900,900") as chrome:
+        chrome.downloads = downloads
+        yield chrome
 
 
 class Listener:
@@ -166,25 +154,13 @@ def test_browser_hears_the_samples_of_the_file_and_contacts_nobody(browser, buil
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_are_readable(browser, built, scheme):
     """Contrast as WCAG 2.2 AA asks of text, 4.5 : 1."""
-    listener = Listener(browser, built[0])
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-    def luminance(name):
-        value = listener.ask(f"getComputedStyle(document.body).getPropertyValue('--{name}').trim()")
-        rgb = np.array([int(value[place : place + 2], 16) for place in (1, 3, 5)]) / 255
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        return linear @ [0.2126, 0.7152, 0.0722]
-
-    def contrast(one, other):
-        dark, light = sorted([luminance(one), luminance(other)])
-        return (light + 0.05) / (dark + 0.05)
-
-    assert (luminance("page") > 0.5) == (scheme == "light")
+    browser.get(built[0].as_uri())
+    set_scheme(browser, scheme)
+    assert (luminance(browser, "page") > 0.5) == (scheme == "light")
     pairs = [("text", "page"), ("text", "card"), ("quiet", "card"), ("accent", "card"), ("problem", "page")]
     for one, other in [*pairs, ("on-accent", "accent")]:
-        assert contrast(one, other) >= 4.5, (one, other)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        assert contrast(browser, one, other) >= 4.5, (one, other)
+    set_scheme(browser, None)
 
 
 @pytest.mark.parametrize("width", [320, 900])

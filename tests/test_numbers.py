@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
-from toy_model import RELEASED, make_music, save_convolution, save_identity
+from toy_model import make_music, save_identity, toy_or_released
 
 from restorer import Restorer
 from restorer.errors import RestorerError
@@ -26,12 +26,7 @@ BOUND = 16.0
 
 @pytest.fixture(scope="module", params=["toy", "bundled"])
 def restorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Restorer:
-    if request.param == "toy":
-        model = save_convolution(tmp_path_factory.mktemp("model") / "toy.onnx", window=512, hop=128)
-        return Restorer(model, device="cpu", threads=1)
-    if not RELEASED.is_file():
-        pytest.skip("no released model yet")
-    return Restorer(device="cpu", threads=1)
+    return toy_or_released(request.param, tmp_path_factory.mktemp("model"), threads=1)
 
 
 def context_samples(restorer: Restorer) -> int:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
-from toy_model import RELEASED, make_music, save_convolution
+from toy_model import make_music, save_convolution, toy_or_released
 
 from restorer import Restorer
 from restorer.errors import ModelError
@@ -24,12 +24,7 @@ THREADS = 6
 
 @pytest.fixture(scope="module", params=["toy", "bundled"])
 def restorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Restorer:
-    if request.param == "toy":
-        model = save_convolution(tmp_path_factory.mktemp("model") / "toy.onnx", window=512, hop=128)
-        return Restorer(model, device="cpu", threads=1)
-    if not RELEASED.is_file():
-        pytest.skip("no released model yet")
-    return Restorer(device="cpu", threads=2)
+    return toy_or_released(request.param, tmp_path_factory.mktemp("model"), threads=2)
 
 
 def piece(number: int) -> np.ndarray:

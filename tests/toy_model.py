@@ -10,6 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from restorer import Restorer
+
 _CHANNELS = 4
 
 
@@ -141,6 +143,15 @@ def make_model(kind: str, folder: Path) -> Path:
         return save_convolution(path)
     # A hop that divides nothing, and another sample rate: both come from the file.
     return save_convolution(path, window=600, hop=130, sample_rate=32000)
+
+
+def toy_or_released(which: str, folder: Path, threads: int) -> Restorer:
+    """A `Restorer` on a toy in this folder, or for "bundled" on the released model with so many threads."""
+    if which == "toy":
+        return Restorer(save_convolution(folder / "toy.onnx", window=512, hop=128), device="cpu", threads=1)
+    if not RELEASED.is_file():
+        pytest.skip("no released model yet")
+    return Restorer(device="cpu", threads=threads)
 
 
 def make_music(channels: int = 2, samples: int = 20000, sample_rate: int = 44100, seed: int = 0) -> np.ndarray:
