@@ -16,7 +16,7 @@ from restorer.training import checkpoint
 from restorer.training.config import Config
 from restorer.training.critic import Critic, critic_loss
 from restorer.training.loader import Excerpts
-from restorer.training.losses import LossConfig, profile_loss, reconstruction, survival
+from restorer.training.losses import LossConfig, judged_bandwidth, profile_loss, reconstruction, survival
 from restorer.training.pairs import Pairs
 from restorer.training.train import Diverged, Trainer, train
 
@@ -190,8 +190,8 @@ def test_losses_are_zero_for_the_original_and_survival_knows_the_cut():
 
     audio = torch.randn(2, 2048 * 8, generator=torch.Generator().manual_seed(0)) * 0.1
     band = torch.tensor([20000.0, 20000.0])
-    assert all(float(v) < 1e-6 for v in reconstruction(audio, audio, band, LossConfig()).values())
-    assert all(float(v) > 0.1 for v in reconstruction(audio * 0.5, audio, band, LossConfig()).values())
+    assert all(float(v) < 1e-6 for v in reconstruction(audio, audio, audio, band, LossConfig()).values())
+    assert all(float(v) > 0.1 for v in reconstruction(audio * 0.5, audio, audio, band, LossConfig()).values())
     frames = analyse(audio)
     cut = frames.clone()
     cut[..., 400:] = 0
@@ -213,3 +213,25 @@ def test_profile_loss_has_a_gradient_in_silence():
     z1, z2 = torch.randn(2, 2, 8, generator=torch.Generator().manual_seed(0))
     profile_loss(takes[0], takes[1], z1, z2, takes[0].detach(), torch.zeros(2, 1, 10, 1025)).backward()
     assert torch.isfinite(takes.grad).all()
+
+
+def test_harm_counts_only_what_is_worse_than_the_mp3():
+    draw = torch.Generator().manual_seed(0)
+    original, error = torch.randn(2, 1, 22050, generator=draw) * torch.tensor([[[0.1]], [[0.001]]])
+    coded, band = 0.95 * (original + error), torch.tensor([22050.0])
+    config = LossConfig(harm=1.0)
+    harms = [
+        float(reconstruction(original + share * error, original, coded, band, config)["harm"])
+        for share in (0.0, 0.5, 0.99, 2.0, 4.0)
+    ]
+    assert harms[:3] == [0, 0, 0]
+    assert harms[3] > 0.15 * 6  # its noise alone is 6 dB more
+    assert harms[4] > harms[3]
+
+
+def test_losses_judge_everything_where_the_mp3_reaches_as_far_as_the_original():
+    own = torch.tensor([15000.0, 15000.0])
+    kept = torch.ones(2, 1, 8, 1025)
+    kept[1, ..., 500:] = 0  # 10.8 kHz
+    judged = judged_bandwidth(kept, own)
+    assert judged[0] > 22050 + 300 and judged[1] == own[1]

@@ -26,11 +26,10 @@ from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import measure
 from restorer.profiles import measure_profiles
 from restorer.training.evaluation_data import Excerpt, Float32, Piece, read_excerpt
-from restorer.training.mp3 import SAMPLE_RATE, Coding
+from restorer.training.mp3 import LAME_GAIN, SAMPLE_RATE, Coding
 from restorer.whole_file import whole_file
 
 MP3, MP3_SCALED, ORIGINAL = "mp3", "mp3/0.95", "original"
-LAME_GAIN = 0.95
 DECIBEL_LIMIT = 150.0  # finer than float32; keeps the ratios of equal signals finite
 TAKES_AT_ONCE = 4  # keeps memory low
 

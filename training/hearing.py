@@ -34,8 +34,7 @@ def hearing_loss(restored: Tensor, original: Tensor, bandwidth_hz: Tensor) -> Te
 
     Bands above the original's own bandwidth do not count.
 
-    Shape: restored, original (B, samples) at 44.1 kHz, at least 8192 samples; bandwidth_hz (B,) -> scalar, the mean
-    over the batch.
+    Shape: restored, original (B, samples) at 44.1 kHz, at least 8192 samples; bandwidth_hz (B,) -> (B,).
     """
     c = _constants(restored.device)
     powers = [_powers(audio) for audio in (original, restored)]
@@ -52,8 +51,7 @@ def hearing_loss(restored: Tensor, original: Tensor, bandwidth_hz: Tensor) -> Te
     total = NOISE_TO_MASK_PER_DB * noise_to_mask_db
     total = total + MODULATION * _modulation_difference(*spreads, inside, share)
     total = total + DETECTION * _detection(*excitations, inside)
-    total = total + HARMONIC_ERROR * _harmonic_error(*powers)
-    return total.mean()
+    return total + HARMONIC_ERROR * _harmonic_error(*powers)
 
 
 @lru_cache(maxsize=8)

@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from restorer.training.hearing import hearing_loss
+from restorer.training.mp3 import LAME_GAIN
 from restorer.training.signal import WINDOW, hann
 
 POWER_FLOOR = 1e-3  # in the scale of an un-normalised 2048 STFT of audio in [-1, 1], as in the log-spectral distance
 RATE_HZ = 44100
+SNR_PER_DB = 0.15  # so much of the distortion index a decibel of signal-to-noise ratio counts in harm_loss
 MASKED = 0.05  # share of a band's energy that an error there may have before it is heard, about -13 dB
 
 
@@ -26,6 +28,7 @@ class LossConfig:
     noise_to_mask: float = 0.2  # log of magnitude error over what the original masks, per band, as in PEAQ's NMR
     hearing: float = 0.0  # fall of PEAQ's distortion index through what differs, see hearing.py
     survived: float = 2.0  # L1 of signed-square-root frames where the MP3 still has the signal: anchors the phase
+    harm: float = 0.0  # whatever is worse than in the MP3 at its original's level, see harm_loss
     profile: float = 0.01  # theta of eq. 3
     adversarial: float = 0.05
     feature_matching: float = 0.2
@@ -77,11 +80,12 @@ def survival(original: Tensor, coded: Tensor) -> Tensor:
 def reconstruction(
     restored: Tensor,
     original: Tensor,
+    coded: Tensor,
     bandwidth_hz: Tensor,
     config: LossConfig,
     all_bandwidths_hz: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Compare waveforms (B, samples) by their spectrograms at several resolutions.
+    """Compare waveforms (B, samples) with the original by their spectrograms, and with what the MP3 had.
 
     Each term is an average over what lies below the bandwidths (B,), so excerpts weigh by their bandwidth. If
     these B are a part of a larger batch, `all_bandwidths_hz` is the whole batch's: then the mean over equal parts
@@ -111,8 +115,11 @@ def reconstruction(
         bands = (pooled[0].log() - pooled[1].log()).abs() * inside.mT
         totals["bands"] += bands.mean() / inside_norm
     terms = {name: total / len(config.windows) for name, total in totals.items()}
-    if config.hearing:
-        terms["hearing"] = hearing_loss(restored, original, bandwidth_hz)
+    if config.hearing or config.harm:
+        heard = hearing_loss(restored, original, bandwidth_hz)
+        terms["hearing"] = heard.mean()
+        if config.harm:
+            terms["harm"] = harm_loss(heard, restored, original, coded, bandwidth_hz)
     return terms
 
 
@@ -124,6 +131,34 @@ def survived_loss(restored: Tensor, original: Tensor, kept: Tensor, kept_share: 
     if kept_share is None:
         kept_share = kept.mean()
     return ((restored - original).abs() * kept).mean() / kept_share.clamp(min=1e-3)
+
+
+def harm_loss(heard: Tensor, restored: Tensor, original: Tensor, coded: Tensor, bandwidth_hz: Tensor) -> Tensor:
+    """How much worse than the MP3 each excerpt is, by ear and by signal-to-noise ratio; 0 where it is not.
+
+    Averages over a batch hardly see high bitrates, where all errors are small; this one sees nothing else.
+
+    Shape: heard (B,), `hearing_loss` of restored; restored, original, coded (B, samples); bandwidth_hz (B,) ->
+    scalar, the mean over the batch.
+    """
+    coded = coded / LAME_GAIN
+    with torch.no_grad():
+        heard_in_coded = hearing_loss(coded, original, bandwidth_hz)
+    errors = [(audio - original).square().mean(dim=1) + 1e-9 for audio in (restored, coded)]
+    noise_db = 10 * torch.log10(errors[0] / errors[1])
+    return (functional.relu(heard - heard_in_coded) + SNR_PER_DB * functional.relu(noise_db)).mean()
+
+
+def judged_bandwidth(kept: Tensor, bandwidth_hz: Tensor) -> Tensor:
+    """Up to where the losses may judge, in Hz: (B,) from the survival map (B, 1, T, 1025) and bandwidths (B,).
+
+    The original's own bandwidth, since a lossy original's low-pass must not be learnt; but all where the MP3 reaches
+    as far as the original does: then it shows that nothing is missing, and nothing may be added.
+    """
+    frequency = torch.linspace(0, RATE_HZ / 2, kept.shape[3], device=kept.device)
+    top = ((frequency < bandwidth_hz[:, None] - 300) & (frequency > bandwidth_hz[:, None] - 1000)).float()
+    reached = (kept[:, 0].mean(dim=1) * top).sum(dim=1) / top.sum(dim=1).clamp(min=1)
+    return torch.where(reached > 0.8, RATE_HZ / 2 + 301.0, bandwidth_hz)
 
 
 def profile_loss(first: Tensor, second: Tensor, z1: Tensor, z2: Tensor, original: Tensor, kept: Tensor) -> Tensor:

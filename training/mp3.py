@@ -17,6 +17,7 @@ from restorer import lame
 from restorer.mpeg_frames import RATES_HZ, frame_bytes
 
 SAMPLE_RATE = 44100
+LAME_GAIN = 0.95  # by which LAME scales its input
 CODED_RATES_HZ = (16000, 22050, 24000, 32000, 44100, 48000)  # that can be asked for: MPEG-2 and MPEG-1
 WARMUP_FRAMES = 12  # more than the nine frames a bit reservoir can reach back
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from restorer.training.config import Config
 from restorer.training.distributed import World
-from restorer.training.losses import survival
+from restorer.training.losses import judged_bandwidth, survival
 from restorer.training.signal import HOP, WINDOW, analyse
 
 
@@ -27,7 +27,8 @@ class Part:
     kept: Tensor  # (B, 1, T', 1025), where the MP3 still has it
     kept_share: Tensor
     audio: Tensor  # (B, (T' - 3) x 512), the original
-    bandwidth_hz: Tensor  # (B,)
+    coded_audio: Tensor  # the same of the MP3
+    bandwidth_hz: Tensor  # (B,), up to where the losses judge
     all_bandwidths_hz: Tensor
     z: Tensor  # (B, noise_size)
     z_again: Tensor  # for the first of the B once more
@@ -71,7 +72,7 @@ def split_batch(
     Parameters
     ----------
     original, coded : (B, samples), every `world.size`-th excerpt of the global batch, from the `world.rank`-th on.
-    bandwidth_hz : (B,)
+    bandwidth_hz : (B,), the originals' own.
     context_frames : frames by which the generator shortens its input.
     """
     c, accumulate = config, config.schedule.accumulate
@@ -87,9 +88,10 @@ def split_batch(
     target, given = original_frames[:, :, end - length : end], coded_frames[:, :, end - length : end]
     kept = survival(target, given)
     kept_share = world.sum(kept.mean()) / world.size
+    bandwidth_hz = judged_bandwidth(kept, bandwidth_hz)
     all_bandwidths = world.gather(bandwidth_hz)
     first = (end - length) * HOP + WINDOW - HOP
-    audio = original[:, first : first + (length - 3) * HOP]
+    audio, coded_audio = (x[:, first : first + (length - 3) * HOP] for x in (original, coded))
 
     parts = []
     for index, places in enumerate(part_places(total, accumulate, world)):
@@ -105,6 +107,7 @@ def split_batch(
                 kept=kept[mine],
                 kept_share=kept_share,
                 audio=audio[mine],
+                coded_audio=coded_audio[mine],
                 bandwidth_hz=bandwidth_hz[mine],
                 all_bandwidths_hz=all_bandwidths,
                 z=z[places].to(world.device),

@@ -154,7 +154,7 @@ class Trainer:
     def reconstruction_terms(self, part: Part, restored: Tensor, again: Tensor) -> dict[str, Tensor]:
         w, twice = self.config.loss, len(again)
         audio = synthesise(restored)
-        terms = reconstruction(audio, part.audio, part.bandwidth_hz, w, part.all_bandwidths_hz)
+        terms = reconstruction(audio, part.audio, part.coded_audio, part.bandwidth_hz, w, part.all_bandwidths_hz)
         terms["survived"] = survived_loss(restored, part.target, part.kept, part.kept_share)
         terms = {name: term * part.share for name, term in terms.items()}
         if w.profile and self.config.generator.noise_size:

@@ -24,7 +24,7 @@ from restorer.training.validation import Validation, preview
 from restorer.training.wgan import build_trainer
 from restorer.whole_file import whole_file
 
-SHOWN = ("loss", "magnitude", "log_magnitude", "hearing", "survived", "profile", "adversarial", "critic")
+SHOWN = ("loss", "magnitude", "log_magnitude", "hearing", "harm", "survived", "profile", "adversarial", "critic")
 
 
 @click.command("train")
