@@ -154,6 +154,19 @@ def test_start_takes_weights_and_names_what_is_new(small_config, tmp_path):
         larger.start_from(path)
 
 
+def test_start_without_noise_is_the_mean_of_noise(small_config, tmp_path):
+    path = tmp_path / "first.safetensors"
+    first = Trainer(small_config)
+    first.save_generator(path, {})
+    second = Trainer(replace(small_config, generator=replace(small_config.generator, noise_size=0)))
+    assert second.start_from(path) == []
+    frames = torch.randn(1, 2, 40, 1025, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (expected,) = first.average(frames, torch.zeros(1, small_config.generator.noise_size))
+        (found,) = second.average(frames)
+    torch.testing.assert_close(found, expected)
+
+
 def test_config_errors_name_the_known_keys(tmp_path):
     path = tmp_path / "c.toml"
     for text, words in (

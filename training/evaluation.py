@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -26,7 +27,9 @@ from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import measure
 from restorer.profiles import measure_profiles
 from restorer.training.evaluation_data import Excerpt, Float32, Piece, read_excerpt
+from restorer.training.json_lines import append_lines, load_lines
 from restorer.training.mp3 import LAME_GAIN, SAMPLE_RATE, Coding
+from restorer.training.prepare_command import KILLED
 from restorer.whole_file import whole_file
 
 MP3, MP3_SCALED, ORIGINAL = "mp3", "mp3/0.95", "original"
@@ -230,9 +233,9 @@ class Results:
         else:
             with whole_file(path) as partial:
                 partial.write_text(json.dumps(asdict(settings), indent=1))
-        for row in _load_lines(folder / "results.jsonl"):
+        for row in load_lines(folder / "results.jsonl"):
             self.rows.setdefault(_key(row), {}).update(row["metrics"])
-        for row in _load_lines(folder / "profiles.jsonl"):
+        for row in load_lines(folder / "profiles.jsonl"):
             self.profiles[_key(row)] = {name: row[name] for name in ("frequency", "rhythm")}
 
     def missing(self, work: Work) -> Work | None:
@@ -247,10 +250,10 @@ class Results:
     def add(self, results: list[Measured]) -> None:
         """Append rows; profiles first, because a row counts as finished."""
         fresh = [(key, shape) for key, _, shape in results if key not in self.profiles]
-        _append_lines(self.folder / "profiles.jsonl", [{**key._asdict(), **shape} for key, shape in fresh])
+        append_lines(self.folder / "profiles.jsonl", [{**key._asdict(), **shape} for key, shape in fresh])
         measured = [(key, metrics) for key, metrics, _ in results if metrics]
         rows = [{**key._asdict(), "metrics": metrics} for key, metrics in measured]
-        _append_lines(self.folder / "results.jsonl", rows)
+        append_lines(self.folder / "results.jsonl", rows)
         self.profiles.update(fresh)
         for key, metrics in measured:
             self.rows.setdefault(key, {}).update(metrics)
@@ -260,32 +263,26 @@ def _key(row: dict[str, Any]) -> Key:
     return Key(*(row[name] for name in Key._fields))
 
 
-def _load_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; the half line that an interruption left is cut off the file."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-def _append_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("a") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def run(work: Sequence[Work], results: Results, jobs: int) -> Iterator[str | None]:
-    """Do the work and keep the results; yields once per finished piece of work, its problem or None."""
+    """Do the work and keep the results; yields once per finished piece of work, its problem or None.
+
+    Raises
+    ------
+    RestorerError
+        Results cannot be written, or a process was killed; what was kept before stays.
+    """
+
+    def keep(one: Work, measure_it: Callable[[], list[Measured]]) -> str | None:
+        try:
+            found = measure_it()
+        except RestorerError as error:
+            return f"{one.piece.path.name}, {one.coding}: {error}"
+        results.add(found)
+        return None
+
     if jobs == 1:
         for one in work:
-            try:
-                results.add(do_work(one))
-                yield None
-            except RestorerError as error:
-                yield f"{one.piece.path.name}, {one.coding}: {error}"
+            yield keep(one, lambda one=one: do_work(one))
         return
     # Ctrl-C reaches the whole group; only the parent answers, and lets the workers finish what they do.
     ignore = (signal.SIGINT, signal.SIG_IGN)
@@ -293,11 +290,8 @@ def run(work: Sequence[Work], results: Results, jobs: int) -> Iterator[str | Non
     try:
         futures = {pool.submit(do_work, one): one for one in work}
         for future in as_completed(futures):
-            one = futures[future]
-            try:
-                results.add(future.result())
-                yield None
-            except RestorerError as error:
-                yield f"{one.piece.path.name}, {one.coding}: {error}"
+            yield keep(futures[future], future.result)
+    except BrokenProcessPool as error:
+        raise RestorerError(KILLED) from error
     finally:
         pool.shutdown(cancel_futures=True)

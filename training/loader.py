@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from restorer.errors import RestorerError
 from restorer.training.config import Config
 from restorer.training.distributed import World
 from restorer.training.pairs import Pairs
 from restorer.training.signal import HOP, WINDOW
 
 AHEAD = 4  # batches that every worker prepares ahead
+_FROM_WORKER = f"{RestorerError.__module__}.{RestorerError.__qualname__}: "
 FAREWELL_SECONDS = 60  # how long a worker goes on after SIGTERM, so that the trainer can finish its step
 
 
@@ -45,6 +47,11 @@ def load(excerpts: Dataset, batch: int, workers: int, world: World) -> Iterator[
 
     Workers decode up to four batches ahead each; to a CUDA device, batches are copied from pinned memory while
     the device computes. Closing the iterator ends the workers.
+
+    Raises
+    ------
+    RestorerError
+        A file of the pairs is gone or damaged.
     """
     cuda = world.device.type == "cuda"
     loader = DataLoader(
@@ -55,8 +62,11 @@ def load(excerpts: Dataset, batch: int, workers: int, world: World) -> Iterator[
         prefetch_factor=AHEAD if workers else None,
         pin_memory=cuda,
     )
-    for tensors in loader:
-        yield [tensor.to(world.device, non_blocking=True) for tensor in tensors]
+    try:
+        for tensors in loader:
+            yield [tensor.to(world.device, non_blocking=True) for tensor in tensors]
+    except RestorerError as error:  # from a worker it comes with a traceback, whose last line is the message
+        raise RestorerError(str(error).strip().splitlines()[-1].removeprefix(_FROM_WORKER)) from error
 
 
 def quiet_worker(_: int) -> None:

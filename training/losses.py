@@ -24,6 +24,7 @@ class LossConfig:
 
     magnitude: float = 2.0  # L1 of square-rooted magnitudes, several windows
     log_magnitude: float = 0.25  # L1 of log power, several windows: what the log-spectral distance sees
+    distance: float = 0.0  # log-spectral distance in dB, the metric itself: sees holes, whose errors are large
     bands: float = 0.3  # L1 of log power pooled over bands and time: the right energy, whatever the fine structure
     noise_to_mask: float = 0.2  # log of magnitude error over what the original masks, per band, as in PEAQ's NMR
     hearing: float = 0.0  # fall of PEAQ's distortion index through what differs, see hearing.py
@@ -93,7 +94,7 @@ def reconstruction(
     """
     if all_bandwidths_hz is None:
         all_bandwidths_hz = bandwidth_hz
-    names = ("magnitude", "log_magnitude", "bands", "noise_to_mask")
+    names = ("magnitude", "log_magnitude", "distance", "bands", "noise_to_mask")
     totals = {name: restored.new_zeros(()) for name in names}
     for window in config.windows:
         p, q = magnitudes(restored, window), magnitudes(original, window)
@@ -104,6 +105,9 @@ def reconstruction(
         log = ((p + POWER_FLOOR).log() - (q + POWER_FLOOR).log()).abs() * weight
         totals["magnitude"] += ((p_root - q_root).abs() * weight).mean() / norm
         totals["log_magnitude"] += log.mean() / norm
+        if config.distance:
+            square = log.square().sum(dim=2) / weight.sum(dim=2).clamp(min=1) + 1e-4
+            totals["distance"] += (10 / math.log(10)) * square.sqrt().mean()
         matrix = band_matrix(window, config.bands_per_window, restored.device)
         inside = (weight[:, 0] @ matrix > 0.9).float()[:, None]
         inside_norm = (all_weights[:, 0] @ matrix > 0.9).float().mean()
@@ -115,6 +119,8 @@ def reconstruction(
         bands = (pooled[0].log() - pooled[1].log()).abs() * inside.mT
         totals["bands"] += bands.mean() / inside_norm
     terms = {name: total / len(config.windows) for name, total in totals.items()}
+    if not config.distance:
+        del terms["distance"]
     if config.hearing or config.harm:
         heard = hearing_loss(restored, original, bandwidth_hz)
         terms["hearing"] = heard.mean()

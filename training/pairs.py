@@ -88,18 +88,36 @@ class Pairs:
         self._mp3 = lru_cache(maxsize=4096)(self._load_mp3)
 
     def _load_mp3(self, song_id: str, coding: str) -> Mp3:
-        return Mp3.index((self.folder / song_id / f"{coding}.mp3").read_bytes())
+        path = self.folder / song_id / f"{coding}.mp3"
+        try:
+            return Mp3.index(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
 
     def original(self, song: Song, start: int, samples: int) -> np.ndarray:
-        """Read (channels, samples) float32 of the original, zeros after its end."""
-        with soundfile.SoundFile(self.folder / song.id / "original.flac") as file:
-            file.seek(min(start, file.frames))
-            audio = file.read(samples, dtype="float32", always_2d=True, fill_value=0.0)
+        """Read (channels, samples) float32 of the original, zeros after its end.
+
+        Raises
+        ------
+        RestorerError
+            The file is gone or damaged.
+        """
+        path = self.folder / song.id / "original.flac"
+        try:
+            with soundfile.SoundFile(path) as file:
+                file.seek(min(start, file.frames))
+                audio = file.read(samples, dtype="float32", always_2d=True, fill_value=0.0)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise _unreadable(path, error) from error
         return np.ascontiguousarray(audio.T)
 
     def coded(self, song: Song, coding: str, start: int, samples: int) -> np.ndarray:
-        """Decode (1 or 2 channels, samples) float32 of the MP3, aligned with `original`."""
-        return self._mp3(song.id, coding).decode(start, samples, self.quick)
+        """Decode (1 or 2 channels, samples) float32 of the MP3, aligned with `original`; errors are its errors."""
+        mp3 = self._mp3(song.id, coding)
+        try:
+            return mp3.decode(start, samples, self.quick)
+        except soundfile.LibsndfileError as error:
+            raise _unreadable(self.folder / song.id / f"{coding}.mp3", error) from error
 
     def excerpt(
         self, song: Song, coding: str, start: int, samples: int, channel: int | None = None
@@ -142,6 +160,12 @@ class Pairs:
                 break
         gain = 10 ** (rng.uniform(-15, 0) / 20) / max(peak, 1e-3) * rng.choice([-1, 1])
         return original * np.float32(gain), coded * np.float32(gain), song.bandwidth_hz
+
+
+def _unreadable(path: Path, error: Exception) -> RestorerError:
+    return RestorerError(
+        f"'{path}' cannot be read ({shown(str(error))}); delete its folder and run restorer prepare again"
+    )
 
 
 def measure_bandwidth(audio: np.ndarray, floor_db: float = -80.0) -> float:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ from restorer.training.pairs import Song, measure_bandwidth
 from restorer.whole_file import whole_file
 
 EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".aif", ".aiff", ".mp3")
+KILLED = (
+    "a process was killed, perhaps for want of memory; run it again, with fewer --jobs if it happens again: "
+    "what is done is kept"
+)
 MONO_KBPS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192)
 
 
@@ -220,6 +225,8 @@ def prepare(
             for future in bar:
                 try:
                     songs.append(future.result())
+                except BrokenProcessPool as error:
+                    raise RestorerError(KILLED) from error
                 except (RestorerError, soundfile.LibsndfileError) as error:
                     shutil.rmtree(futures[future].folder, ignore_errors=True)
                     failed.append(f"{futures[future].source}: {error}")

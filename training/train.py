@@ -240,6 +240,8 @@ class Trainer:
     def start_from(self, path: Path) -> list[str]:
         """Begin with the averaged weights of a checkpoint; returns the parameters that it lacks, which stay new.
 
+        A generator without noise leaves out what the checkpoint does with noise, as if z were always 0, its mean.
+
         Raises
         ------
         ModelError
@@ -247,6 +249,8 @@ class Trainer:
         """
         tensors, _, _ = checkpoint.load(path)
         weights = checkpoint.unprefixed("average", tensors) or checkpoint.unprefixed("generator", tensors)
+        if not self.config.generator.noise_size:
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("noise.")}
         try:
             new, foreign = self.generator.load_state_dict(weights, strict=False)
         except RuntimeError as error:

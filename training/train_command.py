@@ -18,13 +18,26 @@ from restorer.errors import ConfigError, RestorerError
 from restorer.folder_lock import locked_folder
 from restorer.training.config import Config
 from restorer.training.distributed import join, joining, launch
+from restorer.training.json_lines import append_lines, load_lines
 from restorer.training.pairs import Pairs
+from restorer.training.run_files import event_log, refusal
 from restorer.training.train import Diverged, Trainer, train
 from restorer.training.validation import Validation, preview
 from restorer.training.wgan import build_trainer
 from restorer.whole_file import whole_file
 
-SHOWN = ("loss", "magnitude", "log_magnitude", "hearing", "harm", "survived", "profile", "adversarial", "critic")
+SHOWN = (
+    "loss",
+    "magnitude",
+    "log_magnitude",
+    "distance",
+    "hearing",
+    "harm",
+    "survived",
+    "profile",
+    "adversarial",
+    "critic",
+)
 
 
 @click.command("train")
@@ -123,6 +136,7 @@ def train_command(
             if new and world.first:
                 click.echo(f"Not in {start} and therefore new: {', '.join(new)}", err=True)
         started = time.monotonic()
+        going_on = f"go on from the last checkpoint with: restorer {shlex.join([*again, '--resume'])}"
         try:
             finished = run(trainer, training, validating, run_dir)
         except Diverged:
@@ -131,9 +145,21 @@ def train_command(
             return
         except KeyboardInterrupt:
             raise RestorerError(
-                f"interrupted twice, at step {trainer.step_number}, and not saved; go on from the last checkpoint "
-                f"with: restorer {shlex.join([*again, '--resume'])}"
+                f"interrupted twice, at step {trainer.step_number}, and not saved; {going_on}"
             ) from None
+        except (OSError, RestorerError) as error:
+            if (said := refusal(error)) is None:
+                raise
+            if not state.exists():
+                going_on = f"start again with: restorer {shlex.join(again)}"
+            raise RestorerError(f"{said}; at step {trainer.step_number}; make room there, and {going_on}") from error
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise RestorerError(
+                f"a process that decodes excerpts was killed, perhaps for want of memory, at step "
+                f"{trainer.step_number}; give fewer --workers than {trainer.config.schedule.workers}, and {going_on}"
+            ) from error
         if world.first and not finished:
             raise RestorerError(
                 f"interrupted at step {trainer.step_number}, saved; go on with: "
@@ -184,20 +210,21 @@ def run(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> 
     ------
     AudioFileError
         Another run writes to this folder.
+    OSError, RestorerError
+        The disk refuses what is written; `refusal` tells them from others.
     """
     if not trainer.world.first:
         return train(trainer, training, run_dir, lambda _: None, lambda *_: None)
     run_dir.mkdir(parents=True, exist_ok=True)
-    with locked_folder(run_dir):
-        return run_first(trainer, training, validating, run_dir)
+    with locked_folder(run_dir), event_log(run_dir / "tensorboard") as writer:
+        return run_first(trainer, training, validating, run_dir, writer)
 
 
-def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> bool:
+def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path, writer: SummaryWriter) -> bool:
     """What the first process does."""
     config = trainer.config
-    writer = SummaryWriter(str(run_dir / "tensorboard"))
     validation = Validation(validating, config.data.valid_codings, config.data.valid_songs)
-    best = run_dir / "best.json"
+    best, metrics = run_dir / "best.json", run_dir / "metrics.jsonl"
     bar = tqdm(total=config.schedule.steps, initial=trainer.step_number, unit="step", smoothing=0.02)
     smooth: dict[str, float] = {}
 
@@ -214,8 +241,8 @@ def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Pat
         table = validation(trainer.average, config.generator.noise_size)
         score = validation.score(table)
         row = {"step": trainer.step_number, "seconds": round(trainer.seconds), "score": score, **table}
-        with (run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if trainer.step_number not in [old["step"] for old in load_lines(metrics)]:  # it is if this was interrupted
+            append_lines(metrics, [row])
         for name, values in table.items():
             for key, value in values.items():
                 writer.add_scalar(f"valid-{name}/{key}", value, trainer.step_number)
@@ -236,4 +263,3 @@ def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Pat
         return train(trainer, training, run_dir, validate, report)
     finally:
         bar.close()
-        writer.close()
