@@ -1,6 +1,6 @@
-"""Music coded as the model was not trained on: other LAME settings, twice, by other encoders and formats (EXPERIMENTS.md, 13).
+"""Music coded as in no training: other LAME settings, twice, other encoders, other formats (EXPERIMENTS.md, 13).
 
-python benchmarks/other_encoders.py MODEL PAIRS_DIR    (needs the ffmpeg program with libmp3lame; what it lacks is left out)
+python benchmarks/other_encoders.py MODEL PAIRS_DIR    (needs the ffmpeg program; encoders it lacks are left out)
 """
 
 import subprocess

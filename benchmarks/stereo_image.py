@@ -1,4 +1,4 @@
-"""What becomes of the stereo image: left / right against mid / side, beside the original and the MP3 (EXPERIMENTS.md, 12).
+"""The stereo image: left / right against mid / side, beside the original and the MP3 (EXPERIMENTS.md, 12).
 
 python benchmarks/stereo_image.py MODEL PAIRS_DIR 64j 128j
 """
