@@ -25,13 +25,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 with atheris.instrument_imports(include=["restorer.", "tomllib", "json", "csv"]):
+    from restorer import checksums
     from restorer.errors import RestorerError
     from restorer.model_checks import check_model
     from restorer.model_file import ModelInfo
     from restorer.mpeg_frames import open_mpeg
     from restorer.pipe import WavStreamReader
     from restorer.tags import copy_tags
+    from restorer.training import checkpoint as checkpoints
     from restorer.training.config import Config, from_dict
+    from restorer.training.json_lines import load_lines
     from restorer.training.manifest import read_manifest
     from restorer.training.mp3 import Mp3
     from restorer.training.pairs import Song
@@ -109,6 +112,22 @@ def song(data: bytes) -> None:
     Song.read(SCRATCH)
 
 
+def sums(data: bytes) -> None:
+    """The list of checksums beside the bundled models."""
+    _written(checksums.NAME, data)
+    checksums.check_data(b"", SCRATCH / "model.onnx")
+
+
+def lines(data: bytes) -> None:
+    """The JSON lines that a training run or an evaluation left."""
+    load_lines(_written("lines.jsonl", data))
+
+
+def checkpoint(data: bytes) -> None:
+    """A checkpoint: its header, config and bookkeeping."""
+    checkpoints.load(_written("a.safetensors", data))
+
+
 def tags(data: bytes) -> None:
     """Tags of an MP3 carried over to a WAV file; mutagen reads, so that its errors count as ours."""
     copy_tags(_written("a.mp3", data), _written("a.wav", _wav()))
@@ -154,6 +173,14 @@ def _value(bytes_of: Any, depth: int) -> Any:
     return items if kind < 9 else {bytes_of.ConsumeUnicodeNoSurrogates(5): item for item in items}
 
 
+def _checkpoint() -> bytes:
+    import torch
+    from safetensors.torch import save
+
+    said = {"config": CONFIGS[0], "step": 1}
+    return bytes(save({"generator.weight": torch.zeros(2)}, {"restorer": json.dumps(said)}))
+
+
 def _wav() -> bytes:
     from hostile_material import material
 
@@ -167,7 +194,8 @@ def _written(name: str, data: bytes) -> Path:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (model, metadata, mpeg, mp3_index, wav_stream, config, manifest, song, tags)
+    target.__name__: target
+    for target in (model, metadata, mpeg, mp3_index, wav_stream, config, manifest, song, sums, lines, checkpoint, tags)
 }
 
 
@@ -189,6 +217,9 @@ def seeds(name: str) -> list[bytes]:
         "config": configs,
         "manifest": [b"file,split,artist\na.flac,train,Somebody\n"],
         "song": [b"\xff" + json.dumps(SONG).encode(), b"\0" * 64],
+        "sums": [f"{'0' * 64}  model.onnx\n".encode()],
+        "lines": [b'{"step": 1, "score": 0.5}\n{"step": 2}\n'],
+        "checkpoint": [_checkpoint()],
         "tags": [id3((b"TIT2", b"\3Title", 0), (b"TRCK", b"\0" + b"3/12", 0), version=v) + mp3s[0] for v in (3, 4)],
     }[name]
 

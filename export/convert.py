@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from restorer.errors import ConfigError, ModelError
 from restorer.export.optimise import quantise, simplify
+from restorer.model_checks import check_model, read_model
 from restorer.model_file import ModelInfo
 from restorer.training import checkpoint
 from restorer.training.generator import Generator
@@ -124,8 +125,10 @@ def redescribe(source: Path, target: Path, changes: dict[str, Any]) -> dict[str,
     ModelError
         `source` is no model of restorer, or would be none with the changes.
     """
+    data = read_model(source)
+    check_model(data, str(source))  # before onnx, which follows a path in it to other files
     try:
-        model = onnx.load(str(source))
+        model = onnx.load_model_from_string(data)
     except Exception as error:
         raise ModelError(f"{source}: is no readable ONNX model: {str(error).splitlines()[0]}") from error
     entries = [entry for entry in model.metadata_props if entry.key == "restorer"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -66,10 +67,10 @@ def check_target(
     check_free(target, overwrite)
     if not target.parent.is_dir():
         raise AudioFileError(f"cannot write {target}: the folder {target.parent} does not exist; make it first")
-    probe = temporary_path(target)
     try:
-        probe.open("xb").close()
-        probe.unlink()
+        # Where the system can, a file without a name: an interruption has nothing to leave behind.
+        with tempfile.TemporaryFile(prefix=".restorer-", dir=target.parent):
+            pass
     except OSError as error:
         raise write_error(target, error) from error
 
@@ -146,6 +147,13 @@ class AudioWriter:
         self._file_samples = 0
         self._temporary = temporary_path(self.path)
         try:
+            self._open(file_rate)
+        except BaseException:  # an interruption too
+            self._discard()
+            raise
+
+    def _open(self, file_rate: int) -> None:
+        try:
             self._sink = _Sink(self._temporary)
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -154,14 +162,15 @@ class AudioWriter:
                 self._sink,
                 "w",
                 file_rate,
-                channels,
+                self.channels,
                 self._subtype,
                 format=self._format,
                 **_ENCODER.get(self._subtype, {}),
             )
         except soundfile.LibsndfileError as error:
-            self._discard()
-            raise self._failure(error, f"{sample_rate} Hz with {channels} channels is not possible") from error
+            raise self._failure(
+                error, f"{self.sample_rate} Hz with {self.channels} channels is not possible"
+            ) from error
 
     def write(self, block: np.ndarray) -> None:
         """Append a block, ``(channels, n)`` float32."""
@@ -185,6 +194,11 @@ class AudioWriter:
 
     def __enter__(self) -> AudioWriter:
         return self
+
+    def __del__(self) -> None:
+        """Interrupted before the ``with`` block, or while it was left, the file goes with the writer."""
+        if hasattr(self, "_temporary"):
+            self._discard()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -216,11 +230,14 @@ class AudioWriter:
 
     def _discard(self) -> None:
         """Close whatever is open and remove the temporary file, if it is still there."""
-        if hasattr(self, "_file") and not self._file.closed:
-            self._file.close()
-        self._sink.close()
-        with suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+        try:
+            if hasattr(self, "_file") and not self._file.closed:
+                self._file.close()
+            if hasattr(self, "_sink"):
+                self._sink.close()
+        finally:
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
 
     def _to_file_samples(self, block: np.ndarray) -> np.ndarray:
         """Limit to full scale and count; integers are made here, as libsndfile's scale is one step off."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -125,9 +126,8 @@ class Record:
 
     def sweep(self, jobs: Sequence[Job]) -> None:
         """Remove the hidden half files that a killed run left where it had begun something; before work starts."""
-        for file in self.folder.glob("..restorer-*.partial") if isinstance(self.folder, Path) else []:
-            with suppress(OSError):
-                file.unlink()
+        for half in self.folder.glob("..restorer-*.partial") if isinstance(self.folder, Path) else []:
+            shutil.rmtree(half, ignore_errors=True)
         self.sweep_folders(job for job in jobs if self._files.get(job.name, {}).get("state") == "begun")
 
     def sweep_folders(self, jobs: Iterable[Job]) -> None:

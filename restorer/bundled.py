@@ -11,8 +11,19 @@ DEFAULT = "compact"
 
 def bundled_models() -> dict[str, Path]:
     """Name -> file of every bundled model, the default one first."""
-    files = Path(str(importlib.resources.files("restorer") / "weights")).glob("*.onnx")
+    files = weights_folder().glob("*.onnx")
     return {file.stem: file for file in sorted(files, key=lambda file: (file.stem != DEFAULT, file.stem))}
+
+
+def weights_folder() -> Path:
+    """Where the bundled models and their SHA256SUMS are."""
+    return Path(str(importlib.resources.files("restorer") / "weights"))
+
+
+def is_bundled(file: Path) -> bool:
+    """Whether an existing file is in the package's own folder, by whatever path it is named."""
+    folder = weights_folder()
+    return folder.is_dir() and file.parent.samefile(folder)
 
 
 def find_model(model: str | os.PathLike[str] | None) -> Path:

@@ -26,18 +26,41 @@ def check_sums(folder: Path) -> None:
 
     Raises
     ------
-    ModelError : a file has another checksum, or is not listed; or there is no list.
+    ModelError : a file has another checksum, or is not listed; or there is no list, or it is damaged.
     """
-    if not (folder / NAME).is_file():
-        raise ModelError(f"{folder / NAME} does not exist; make it: python -m restorer.checksums {folder}")
-    rows = (line.split() for line in (folder / NAME).read_text(encoding="ascii").splitlines())
-    told = {name: said for said, name in rows}
+    told = _read_sums(folder)
     for file in sorted({*folder.glob("*.onnx"), *(folder / name for name in told)}):
-        if not file.is_file() or told.get(file.name) != _sum(file):
-            raise ModelError(
-                f"{file}: is not the file whose checksum {NAME} holds; reinstall restorer, or after an export of "
-                f"new weights run: python -m restorer.checksums {folder}"
-            )
+        _compare(_sum(file) if file.is_file() else "", told, file)
+
+
+def check_data(data: bytes, file: Path) -> None:
+    """Compare what was read from a file with the SHA256SUMS of its folder.
+
+    Raises
+    ------
+    ModelError : as `check_sums`.
+    """
+    _compare(hashlib.sha256(data).hexdigest(), _read_sums(file.parent), file)
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Name -> checksum."""
+    again = f"python -m restorer.checksums {folder}"
+    try:
+        rows = [line.split() for line in (folder / NAME).read_text(encoding="ascii").splitlines()]
+        return {name: said for said, name in rows}
+    except FileNotFoundError:
+        raise ModelError(f"{folder / NAME} does not exist; reinstall restorer, or make it: {again}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / NAME} is no list of checksums; reinstall restorer, or run: {again}") from error
+
+
+def _compare(found: str, told: dict[str, str], file: Path) -> None:
+    if told.get(file.name) != found:
+        raise ModelError(
+            f"{file}: is not the file whose checksum {NAME} holds; reinstall restorer, or after an export of "
+            f"new weights run: python -m restorer.checksums {file.parent}"
+        )
 
 
 def _sum(file: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from restorer import __version__
-from restorer.errors import RestorerError
+from restorer.errors import DISK_REFUSALS, RestorerError
 from restorer.own_stderr import own_stderr
 
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
@@ -108,6 +108,13 @@ class LazyGroup(click.Group):
         except MemoryError as error:
             raise _Failure(
                 "out of memory; close other programs, or restore fewer files, channels or takes at once"
+            ) from error
+        except OSError as error:
+            if error.errno not in DISK_REFUSALS:
+                raise
+            verb = "open" if isinstance(error, PermissionError) else "write"
+            raise _Failure(
+                f"cannot {verb} {error.filename or 'the output'}: {error.strerror}; make room, or name another place"
             ) from error
         except KeyboardInterrupt:
             click.echo("Interrupted", err=True)

@@ -56,7 +56,7 @@ def compare(
 
 def _read_mono(path: Path) -> NDArray[np.float32]:
     with AudioReader(path, SAMPLE_RATE_HZ) as reader:
-        pieces = [block.mean(axis=0, dtype=np.float32) for block in reader.blocks(1 << 17)]
+        pieces = [block.mean(axis=0, dtype=np.float64).astype(np.float32) for block in reader.blocks(1 << 17)]
     if not pieces or not sum(map(len, pieces)):
         raise AudioFileError(f"{path} holds no sound to compare")
     return np.concatenate(pieces)

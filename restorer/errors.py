@@ -1,5 +1,10 @@
 """Errors a user can act on. The command line prints their one line and exits with status 2."""
 
+import errno
+
+# Of an OSError that is no bug: no room, no permission, a broken disk.
+DISK_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
 
 class RestorerError(Exception):
     """Base of every error this package raises on purpose: wrong value, what is allowed, what to do next."""

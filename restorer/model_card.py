@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import shutil
 from pathlib import Path
 
+from restorer.bundled import weights_folder
 from restorer.errors import ModelError
 from restorer.hub import CARD_NAME, CREDITS_NAME, MODEL_NAME
 from restorer.model_file import ModelInfo
@@ -32,7 +32,7 @@ def save_model(info: ModelInfo, source: Path, folder: Path) -> Path:
     """
     from restorer.model_file import Model
 
-    bundled = Path(str(importlib.resources.files("restorer") / "weights"))
+    bundled = weights_folder()
     target = folder / MODEL_NAME
     card, credits = _cards_beside(source) or (make_card(info), make_credits(info))
     if source.parent == bundled:

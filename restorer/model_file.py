@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restorer.bound_run import BoundRun
-from restorer.bundled import find_model
+from restorer.bundled import find_model, is_bundled
+from restorer.checksums import check_data
 from restorer.errors import ConfigError, ModelError
 from restorer.model_checks import check_model, read_model, shown
 from restorer.session import RuntimeMissingError, device_of, import_onnxruntime, one_line, open_session
@@ -179,7 +180,8 @@ class Model:
     Raises
     ------
     ModelError
-        The file is missing, damaged, not made by this project, or contradicts itself.
+        The file is missing, damaged, not made by this project, or contradicts itself; or it is a bundled one and
+        has another checksum than SHA256SUMS says.
     DeviceError
         "cuda" was asked for and does not work here.
     ConfigError
@@ -253,7 +255,10 @@ class Model:
 
 def _read(path: str | os.PathLike[str] | None) -> tuple[bytes, str]:
     file = find_model(path)
-    return read_model(file), file.name if path is None else str(file)
+    data = read_model(file)
+    if is_bundled(file):
+        check_data(data, file)
+    return data, file.name if path is None else str(file)
 
 
 def _default_threads() -> int:

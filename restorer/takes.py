@@ -15,6 +15,7 @@ from restorer.brightness import find_upper_band_hz, power_db, upper_level_db, up
 from restorer.model_file import ModelInfo
 from restorer.profiles import measure_profiles, profile_difference
 from restorer.restorer import Restorer
+from restorer.stream import replace_damage
 from restorer.transform import Analysis, Float32
 
 _BLOCK_SAMPLES = 1 << 16
@@ -84,7 +85,7 @@ def find_busiest(path: Path, sample_rate: int, seconds: float) -> tuple[int, int
     with AudioReader(path, sample_rate) as reader:
         analysis = Analysis(1, _WINDOW_SAMPLES, _HOP_SAMPLES)
         for block in reader.blocks(_BLOCK_SAMPLES):
-            frames = analysis(block.mean(axis=0, keepdims=True))[0]
+            frames = analysis(replace_damage(block)[0].mean(axis=0, keepdims=True))[0]
             roots = np.concatenate([last, (frames**4).sum(axis=0) ** 0.25])
             pieces.append(np.maximum(np.diff(roots, axis=0), 0).sum(axis=1))
             last = roots[-1:]
@@ -113,7 +114,8 @@ def read_stretch(path: Path, info: ModelInfo, seconds: float) -> Stretch:
             done += block.shape[1]
             if done >= last:
                 break
-    return Stretch(np.concatenate(pieces, axis=1), first, start, samples, info.sample_rate)
+    heard, _ = replace_damage(np.concatenate(pieces, axis=1))  # as a stream does
+    return Stretch(heard, first, start, samples, info.sample_rate)
 
 
 def make_takes(

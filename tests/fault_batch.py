@@ -85,7 +85,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (RECORD_NAME, REPORT_NAME)
+        if path.is_file() and path not in (folder / RECORD_NAME, folder / REPORT_NAME)
     }
 
 
@@ -108,7 +108,8 @@ def _await(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 def is_hidden(name: str) -> bool:
-    return Path(name).name.startswith(".")
+    """Whether a file, or a folder that it is in, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in Path(name).parts)
 
 
 class InterruptedBatches:

@@ -54,6 +54,80 @@ def mpeg_side_info(rng: Generator) -> Made:
     return name, suffix, bytes(data)
 
 
+def mpeg_frame_bodies(rng: Generator) -> Made:
+    """Headers that are right, so that decoders go on, and frames whose inside is not what they say."""
+    name, suffix, data = any_file(rng, "mp3")
+    spoil = (
+        _random_main_data,
+        _even_main_data,
+        _far_reservoir,
+        _wild_granules,
+        _wrong_check_sum,
+    )
+    chosen = [spoil[at] for at in sorted(set(rng.integers(len(spoil), size=int(rng.integers(1, 3))).tolist()))]
+    share = (1.0, 0.5, 0.1)[rng.integers(3)]
+    starts = mpeg_frames(bytes(data))
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=False):
+        if rng.random() < share:
+            for change in chosen:
+                change(rng, data, start, end)
+    words = " and ".join(change.__name__.strip("_").replace("_", " ") for change in chosen)
+    return f"{name}, {words} in {share:.0%}", suffix, bytes(data)
+
+
+def _random_main_data(rng: Generator, data: bytearray, start: int, end: int) -> None:
+    """Noise in the place of scale factors and Huffman codes."""
+    begin = start + 4 + _side_bytes(data, start)
+    data[begin:end] = rng.bytes(max(0, end - begin))
+
+
+def _even_main_data(rng: Generator, data: bytearray, start: int, end: int) -> None:
+    """The longest and the shortest codes over and over."""
+    begin = start + 4 + _side_bytes(data, start)
+    data[begin:end] = (b"\xff", b"\0", b"\x55")[rng.integers(3)] * max(0, end - begin)
+
+
+def _far_reservoir(rng: Generator, data: bytearray, start: int, end: int) -> None:
+    """Main data that begin further back than there is anything, or in the middle of another frame's."""
+    bits = 9 if data[start + 1] & 0x18 == 0x18 else 8
+    _set_bits(data, 8 * (start + 4), bits, ((1 << bits) - 1, int(rng.integers(1 << bits)))[rng.integers(2)])
+
+
+def _wild_granules(rng: Generator, data: bytearray, start: int, end: int) -> None:
+    """Lengths, counts, gains and Huffman tables that no encoder writes."""
+    newest, mono = data[start + 1] & 0x18 == 0x18, data[start + 3] >> 6 == 3
+    channels = 1 if mono else 2
+    first = (9 + (5 if mono else 3) + 4 * channels) if newest else 8 + channels
+    size = 59 if newest else 63
+    shift = 4 if newest else 9  # bits of scalefac_compress
+    # (first bit, bits, value): part2_3_length, big_values, global_gain, block_type 0 with windows switched, table 4.
+    fields = ((0, 12, 4095), (0, 12, 0), (12, 9, 511), (21, 8, 255), (29 + shift, 3, 4), (30 + shift, 5, 4))
+    for granule in range(channels * (2 if newest else 1)):
+        place, bits, value = fields[rng.integers(len(fields))]
+        _set_bits(data, 8 * (start + 4) + first + granule * size + place, bits, value)
+
+
+def _wrong_check_sum(rng: Generator, data: bytearray, start: int, end: int) -> None:
+    """A check sum that the header announces and that is wrong, in the same space."""
+    if data[start + 1] & 1:
+        data[start + 1] &= 0xFE
+        data[start + 4 : end] = (rng.bytes(2) + data[start + 4 : end])[: end - start - 4]
+
+
+def _side_bytes(data: bytearray, start: int) -> int:
+    mono = data[start + 3] >> 6 == 3
+    if data[start + 1] & 0x18 == 0x18:
+        return 17 if mono else 32
+    return 9 if mono else 17
+
+
+def _set_bits(data: bytearray, first: int, count: int, value: int) -> None:
+    for place in range(count):
+        at, mask = (first + place) // 8, 128 >> (first + place) % 8
+        if at < len(data):
+            data[at] = data[at] | mask if value >> (count - 1 - place) & 1 else data[at] & ~mask
+
+
 def free_formats(rng: Generator) -> Made:
     name, suffix, data = any_file(rng, "mp3, no info", "mp3 mpeg2, no info", "mp3 vbr, no info")
     known = bool(rng.integers(2))

@@ -72,8 +72,8 @@ def truncated(rng: Generator) -> Made:
     places: list[int] = [int(rng.integers(64)), int(rng.integers(len(data))), len(data) - int(rng.integers(1, 200))]
     if data[:4] == b"OggS":
         places += np.cumsum([len(page) for page in ogg_pages(bytes(data))]).tolist()
-    elif data[:2] == b"\xff\xfb":
-        places += mpeg_frames(bytes(data))
+    elif suffix == ".mp3":
+        places += mpeg_frames(bytes(data)) or [10, int.from_bytes(data[6:10], "big"), len(data) - 128]
     elif data[:4] == b"fLaC":
         places += [4, 8, 42]
     at = max(0, places[rng.integers(len(places))] + int(rng.integers(-2, 3)))
@@ -151,5 +151,6 @@ _OF_ONE_FORMAT = (
     hostile_mpeg.bombs,
     hostile_mpeg.end_tags,
     hostile_mpeg.only_tags,
+    hostile_mpeg.mpeg_frame_bodies,
 )
 KINDS: dict[str, Callable[[Generator], Made]] = {make.__name__: make for make in (*_OF_ANY_FORMAT, *_OF_ONE_FORMAT)}

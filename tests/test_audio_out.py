@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import sys
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -94,6 +96,50 @@ def test_an_exception_leaves_nothing(tmp_path: Path, suffix: str, kind: type[Bas
         assert not (tmp_path / f"out{suffix}").exists()
         raise kind
     assert os.listdir(tmp_path) == []
+
+
+def interrupt_at(line: int, path: Path) -> bool:
+    """Write a file and raise KeyboardInterrupt before a line of the writer's code; whether there was such a line."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal seen
+        called_by = frame.f_back.f_code.co_name if frame.f_back else ""
+        if Path(frame.f_code.co_filename).name != "audio_out.py" or called_by.startswith(("vio_", "_discard")):
+            return None
+        if frame.f_code.co_name in ("_discard", "__del__"):
+            return None
+        if event == "line":
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        check_target(path, path)
+        write(path, make_audio(1, 4000), overwrite=True)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interruption_at_any_line_leaves_nothing(tmp_path: Path) -> None:
+    """As Ctrl-C does, which comes at any time; libsndfile's callbacks only remember it."""
+    path = tmp_path / "out.flac"
+    line, ends = 1, 0
+    while interrupt_at(line, path):
+        found = os.listdir(tmp_path)
+        if found == ["out.flac"]:  # it was complete
+            ends += 1
+            path.unlink()
+        else:
+            assert found == [], line
+        line += 1
+    assert line > 50 and ends < 10
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

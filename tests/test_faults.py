@@ -1,13 +1,10 @@
 """Whatever ends a run: inputs stay as they are, nothing is half there, and a second run makes the same bytes."""
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +16,9 @@ from click.testing import CliRunner, Result
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+pytest.register_assert_rewrite("fault_disk")
 from fault_batch import InterruptedBatches, contents, file_limit, is_hidden, start_restorer, write_album
+from fault_disk import remount
 from onnx import TensorProto, helper
 from toy_model import Graph, metadata, save_convolution
 
@@ -33,6 +32,7 @@ from restorer.synthesis import synthesize
 from restorer.whole_file import whole_file
 
 SEED = 1
+pytest_plugins = ["fault_disk"]  # its fixture disk
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +58,6 @@ def check_whole(album: Path, out: Path, model: Path, before: dict[str, str]) -> 
     assert run(album, fresh, model).exit_code == 0
     assert contents(out) == contents(fresh)
     assert contents(album) == before
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 200 kB of its own, where this user may make one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=200k", "none", str(folder)]
-    if mount is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("this user may not mount a disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def remount(disk: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
 # Signals
@@ -203,6 +184,29 @@ def test_one_target_for_several_at_once(tmp_path: Path, model: Path, overwrite: 
     restorer.restore_file(source, tmp_path / "alone.flac")
     assert target.read_bytes() == (tmp_path / "alone.flac").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["alone.flac", "out.flac", "song.wav"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_one_target_for_several_processes(tmp_path: Path, model: Path, overwrite: bool) -> None:
+    """Whoever ends last leaves its whole file; without --overwrite, who comes too late is told so."""
+    source, out = tmp_path / "song.wav", tmp_path / "out"
+    out.mkdir()
+    soundfile.write(source, synthesize(2.0, 22050, 0, 1).T, 22050)
+    options = ("--model", str(model), "--device", "cpu", "--threads", "1", *(["--overwrite"] if overwrite else []))
+    mixes = ("1", "0.5", "0.25")
+    target = ("restore", str(source), str(out / "song.flac"), "--png", str(out / "song.png"), *options)
+    ends = [process.communicate(timeout=60) for process in [start_restorer(*target, "--mix", mix) for mix in mixes]]
+    lines = [end[1] for end in ends]
+    late = [line for line in lines if line.startswith("Error: ")]
+    assert len(late) < 3 and all(line.count("\n") == 1 and "exists; choose another name" in line for line in late)
+    assert not (late and overwrite) and "Traceback" not in "".join(lines)
+    alone = []
+    for mix in mixes:
+        other = tmp_path / f"{mix}.flac"
+        assert run(source, other, model, "--mix", mix).exit_code == 0
+        alone.append(other.read_bytes())
+    assert (out / "song.flac").read_bytes() in alone
+    assert sorted(os.listdir(out)) == ["song.flac", "song.png"]
 
 
 def test_a_clock_that_goes_back(tmp_path: Path, album: Path, model: Path) -> None:

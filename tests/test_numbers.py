@@ -1,11 +1,13 @@
 """Whatever numbers come in, bounded and finite ones come out, and the model forgets them within its context."""
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -137,6 +139,31 @@ def test_extreme_noise_is_bounded(restorer: Restorer, size: float) -> None:
         rounds = 2 + math.ceil(context_samples(restorer) / SAMPLES)
         later, expected = ([run(each) for _ in range(rounds)][-1] for each in (line, calm))
         np.testing.assert_allclose(later, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e30, -3e38])
+def test_a_file_of_impossible_samples_is_measured_or_refused_in_one_line(tmp_path: Path, value: float) -> None:
+    """They are finite, and their squares are not."""
+    from click.testing import CliRunner
+
+    from restorer.cli import main
+
+    audio, path = np.repeat(make_music(1, 2 * RATE_HZ), 2, axis=0), tmp_path / "a.wav"
+    audio[:, 30000:30050] = value
+    soundfile.write(path, audio.T, RATE_HZ, subtype="FLOAT")
+    model = str(save_identity(tmp_path / "identity.onnx"))
+    for arguments, status in (
+        (["inspect", path], 0),
+        (["takes", path, tmp_path / "takes", "--n", "2", "--seconds", "1", "--model", model], 0),
+        (["restore", path, tmp_path / "out.wav", "--model", model, "--force"], 0),
+        (["metrics", path, path], 2),
+        (["compare", path, path], 2),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # of numpy, which a user would see
+            result = CliRunner().invoke(main, [str(word) for word in arguments])
+        assert result.exit_code == status, result.output
+        assert status == 0 or (result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1)
 
 
 # Rates

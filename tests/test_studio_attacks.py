@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("httpx")
 pytest.importorskip("lameenc")
 pytest.register_assert_rewrite("toy_studio")
-from toy_studio import HEADERS, LIMITS, OCTETS, SCRIPT, URL, upload
+from toy_studio import HEADERS, LIMITS, OCTETS, SCRIPT, URL, upload, wait
 
 from restorer.errors import AudioFileError
 from restorer.plugins.studio.application import COOKIE
@@ -116,6 +117,23 @@ class TestUploads:
         for _ in range(30):
             assert upload(client, b"nothing").status_code == 422
         assert set(app.state.sessions.folder.iterdir()) == before and not client.cookies
+
+
+def test_hostile_audio_is_played_or_refused_in_words(client, app, song):
+    """What the command line survives, uploaded; then an intact song, as if nothing had been."""
+    hostile = pytest.importorskip("hostile_mutations")
+    folder, ends, most = str(app.state.sessions.folder), Counter(), 2 * LIMITS.upload_bytes
+    for index in range(2 * len(hostile.KINDS)):
+        case = hostile.make_case(7, index)
+        pieces = (bytes(min(piece, most)) if isinstance(piece, int) else piece for piece in case.pieces)  # zeros
+        answer = upload(client, b"".join(pieces)[:most], f"{case.kind}{case.suffix}")
+        state = wait(client)
+        said = answer.json().get("error") or (state["job"] or {}).get("error") or ""
+        assert answer.status_code in (202, 413, 422) and folder not in said and "Traceback" not in said, case
+        assert "\n" not in said and (said or state["job"]["state"] == "done"), (case.kind, case.note, state)
+        ends[answer.status_code, bool(said)] += 1
+    assert ends[202, False] > 10 and ends[422, True] > 10
+    assert upload(client, song.read_bytes()).status_code == 202 and wait(client)["job"]["state"] == "done"
 
 
 NAMES = [

@@ -90,7 +90,10 @@ class Pairs:
     def _load_mp3(self, song_id: str, coding: str) -> Mp3:
         path = self.folder / song_id / f"{coding}.mp3"
         try:
-            return Mp3.index(path.read_bytes())
+            mp3 = Mp3.index(path.read_bytes())
+            if len(mp3.offsets) < 2:
+                raise ValueError("it holds no frames")
+            return mp3
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
 

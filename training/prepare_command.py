@@ -1,6 +1,7 @@
 """`restorer prepare`: a folder of music becomes aligned pairs of originals and MP3s."""
 
 import hashlib
+import io
 import re
 import shutil
 from collections.abc import Callable
@@ -82,7 +83,15 @@ def plan(music: Path, pairs: Path, manifest: Path | None, codings: tuple[str, ..
 
 
 def prepare_song(task: Task, quality: int, coded_rate_hz: int | None = None) -> Song:
-    """Write one song's original and MP3s; what an earlier, interrupted run finished is kept."""
+    """Write one song's original and MP3s; what an earlier, interrupted run finished is kept.
+
+    Raises
+    ------
+    AudioFileError
+        The song cannot be read.
+    OSError
+        The disk refuses.
+    """
     finished = task.folder / "song.json"
     if finished.exists():
         song = Song.read(task.folder)
@@ -96,8 +105,10 @@ def prepare_song(task: Task, quality: int, coded_rate_hz: int | None = None) -> 
     peak = float(np.abs(audio).max(initial=0.0))
     if peak > 1:  # lossy sources overshoot; the original must not clip where the MP3 does not
         audio = audio / peak
+    flac = io.BytesIO()  # of a disk that refuses, libsndfile would not tell why
+    soundfile.write(flac, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     with whole_file(task.folder / "original.flac") as partial:
-        soundfile.write(partial, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        partial.write_bytes(flac.getbuffer())
     done = []
     for name in task.codings:
         coding = Coding.parse(name)
@@ -219,17 +230,20 @@ def prepare(
     pairs_dir.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     songs: list[Song] = []
-    with ProcessPoolExecutor(jobs) as pool:
+    pool = ProcessPoolExecutor(jobs)
+    try:
         futures = {pool.submit(prepare_song, task, quality, coded_rate_hz): task for task in tasks}
         with click.progressbar(as_completed(futures), length=len(futures), label="Songs", show_pos=True) as bar:
             for future in bar:
                 try:
                     songs.append(future.result())
-                except BrokenProcessPool as error:
-                    raise RestorerError(KILLED) from error
                 except (RestorerError, soundfile.LibsndfileError) as error:
                     shutil.rmtree(futures[future].folder, ignore_errors=True)
                     failed.append(f"{futures[future].source}: {error}")
+    except BrokenProcessPool as error:
+        raise RestorerError(KILLED) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
     for line in failed:
         click.echo(f"Skipped {line}", err=True)
     if not songs:

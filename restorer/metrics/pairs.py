@@ -7,9 +7,11 @@ import numpy.typing as npt
 
 from restorer.errors import RestorerError
 
+_LARGEST_SAMPLE = 1e6  # 120 dB over full scale: beyond it nothing is sound
+
 
 def as_signal(name: str, value: npt.ArrayLike) -> np.ndarray:
-    """The signal as an array, checked: floating, finite, (samples,) or (channels, samples), not empty.
+    """The signal as an array, checked: (samples,) or (channels, samples) floats, at most 120 dB over full scale.
 
     `name` is what the RestorerError calls it.
     """
@@ -24,6 +26,8 @@ def as_signal(name: str, value: npt.ArrayLike) -> np.ndarray:
         )
     if not np.isfinite(signal).all():
         raise RestorerError(f"{name} contains NaN or infinity; metrics need finite samples")
+    if (loudest := np.abs(signal).max()) > _LARGEST_SAMPLE:
+        raise RestorerError(f"{name} has samples of {loudest:.0e}; metrics need audio in [-1, 1]")
     return signal
 
 
