@@ -10,7 +10,8 @@ One frame travels like this (bins x maps)::
 
 The eight output maps shape what the delayed input offers: a mask for what survived compression; gains for copies
 of the spectrum moved up (an excitation that keeps its phase from frame to frame, as spectral band replication
-does), whitened so that the gains are the envelope; and an added part for what neither can give.
+does), whitened so that the gains are the envelope; and an added part for what neither can give. The maps come eight
+bins at a time; a last stage (`FineStage`) looks at single bins and fills what coding left empty between partials.
 """
 
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class GeneratorConfig:
     copy_up_bins: tuple[int, ...] = (256, 512, 768, 64, 128)
     whitening_bins: int = 33
     fine_maps: int = 0  # of a last stage that sees single bins; 0: there is none
+    hint_maps: int = 4  # that the last stage is given for each bin
 
 
 class Generator(nn.Module):
@@ -85,7 +87,7 @@ class Generator(nn.Module):
         self.output_maps = 3 + len(c.copy_up_bins)
         self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.002)
         self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
-        self.fine = FineStage(c.fine_maps, self.output_maps) if c.fine_maps else None
+        self.fine = FineStage(c) if c.fine_maps else None
         if self.noise is not None:
             he_initialise(self.noise, 0.3)
 
@@ -103,7 +105,7 @@ class Generator(nn.Module):
         if c.lookahead_frames:
             shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
         if self.fine is not None:
-            shapes += [(3, self.fine.memory_frames, BINS)]
+            shapes += [(2, self.fine.memory_frames, BINS)]
         return shapes
 
     def forward(self, frames: Tensor, z: Tensor | None = None, *states: Tensor) -> tuple[Tensor, ...]:
@@ -127,6 +129,7 @@ class Generator(nn.Module):
 
         y = torch.cat([y, self.spread(y)], dim=1)
         length = y.shape[2]
+        earlier = self.fine.memory_frames if self.fine is not None and not streaming else 0
         if c.lookahead_frames and streaming:
             frames, state = remember(frames, memory[1 + len(self.stack)], c.lookahead_frames)
             next_states.append(state)
@@ -134,63 +137,75 @@ class Generator(nn.Module):
             next_states.append(state)
             frames, local = frames[:, :, :length], local[:, :, :length]
         else:  # the newest `length` frames, `lookahead` frames ago
-            frames = _cut(frames, c.lookahead_frames, length)
+            frames = _cut(frames, c.lookahead_frames, length + earlier)
             local = _cut(local, c.lookahead_frames, length)
 
         y = functional.leaky_relu(subpixel(self.rise(y)[0], 4), SLOPE) + local
         y, _ = self.refine(y)
-        y = subpixel(self.out(y)[0], 8) + self.out_bias
+        maps = subpixel(self.out(y)[0], 8) + self.out_bias
+        x = frames[..., :BINS]
+        power = x.pow(4).sum(dim=1, keepdim=True)
+        around = surroundings(power, c.whitening_bins) + POWER_FLOOR
+        fills = None
         if self.fine is not None:
-            if streaming:
-                seen = see(frames) if c.lookahead_frames else features
-            else:
-                seen = _cut(features, c.lookahead_frames, length + self.fine.memory_frames)
-            y, state = self.fine(seen, y, memory[-1])
+            fills, state = self.fine(power + POWER_FLOOR, around, y, memory[-1])
             next_states.append(state)
-        restored = self.compose(frames, y)
+        frames, around = frames[:, :, earlier:], around[:, :, earlier:]
+        restored = self.compose(frames, around, maps, fills)
         return (restored, *next_states) if streaming else (restored,)
 
-    def compose(self, frames: Tensor, maps: Tensor) -> Tensor:
-        """Build output frames (B, 2, T, 1025) from input frames and the network's maps (B, 3 + copies, T, 1024)."""
+    def compose(self, frames: Tensor, around: Tensor, maps: Tensor, fills: Tensor | None) -> Tensor:
+        """Build output frames (B, 2, T, 1025).
+
+        From input frames, the power around each bin (B, 1, T, 1024), the network's maps (B, 3 + copies, T, 1024), and
+        the last stage's (B, 1 + copies, T, 1024), in which gains are relative to the power around.
+        """
         c = self.config
         x = frames[..., :BINS]
-        mask, added, *gains = maps.split([1, 2, *[1] * len(c.copy_up_bins)], dim=1)
+        mask, added, gains = maps.split([1, 2, len(c.copy_up_bins)], dim=1)
+        level = around.pow(0.25)
+        if fills is not None:
+            mask = mask + fills[:, :1]
+            gains = gains + SCALE * level * fills[:, 1:]
         y = x * SCALE * (1 + torch.tanh(mask)) + added
-        if c.copy_up_bins:
-            power = x.pow(4).sum(dim=1, keepdim=True)
-            smooth = functional.avg_pool2d(
-                power,
-                (1, c.whitening_bins),
-                stride=1,
-                padding=(0, c.whitening_bins // 2),
-                count_include_pad=False,
-            )
-            white = x * (smooth + POWER_FLOOR).pow(-0.25)
-            for shift, gain in zip(c.copy_up_bins, gains, strict=True):
-                y = y + functional.pad(white, (shift, -shift)) * gain
+        white = x / level
+        for shift, gain in zip(c.copy_up_bins, gains.split(1, dim=1), strict=True):
+            y = y + functional.pad(white, (shift, -shift)) * gain
         return torch.cat([y / SCALE, frames[..., BINS:]], dim=3)
 
 
 class FineStage(nn.Module):
-    """Corrects the output maps by what single bins of this and the two frames before hold.
+    """Fills what coding left empty between the partials of the surviving band, bin by bin.
 
-    The sub-pixel layer draws eight bins at once from 32 maps; holes that coding left between the partials of the
-    surviving band are finer than that.
+    The sub-pixel layer draws eight bins at once, in the scale of the frames. This stage sees how far each bin lies
+    above or below those around it, now and in the two frames before, and answers in proportion to their level.
 
-    Shape: features (B, 3, T [+ 2], 1024), maps (B, output_maps, T, 1024) -> maps, next memory (B, 3, 2, 1024).
+    Shape: power and the power around each bin, floor included, (B, 1, T [+ 2], 1024), bands (B, front_maps, T, 128)
+    -> (B, 1 + copies, T, 1024), next memory (B, 2, 2, 1024).
     """
 
-    def __init__(self, fine_maps: int, output_maps: int):
+    def __init__(self, config: GeneratorConfig):
         super().__init__()
-        self.look = TimeConv(3, fine_maps, (3, 5))
-        self.guide = TimeConv(output_maps, fine_maps, (1, 1))
-        self.correct = TimeConv(fine_maps, output_maps, (1, 5), gain=0.0)
+        c = config
+        self.look = TimeConv(2, c.fine_maps, (3, 5))
+        self.hint = TimeConv(c.front_maps, 8 * c.hint_maps, (1, 3))
+        self.merge = TimeConv(c.hint_maps, c.fine_maps, (1, 1))
+        self.fill = TimeConv(c.fine_maps, 1 + len(c.copy_up_bins), (1, 5), gain=0.0)
         self.memory_frames = self.look.memory_frames
 
-    def forward(self, features: Tensor, maps: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        seen, memory = self.look(features, memory)
-        hidden = functional.leaky_relu(seen + self.guide(maps)[0], SLOPE)
-        return maps + self.correct(hidden)[0], memory
+    def forward(
+        self, power: Tensor, around: Tensor, bands: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        levels = around.log()
+        seen, memory = self.look(torch.cat([levels * 0.15, (power.log() - levels) * 0.3], dim=1), memory)
+        hints = subpixel(self.hint(bands)[0], 8)
+        hidden = functional.leaky_relu(seen + self.merge(hints)[0], SLOPE)
+        return self.fill(hidden)[0], memory
+
+
+def surroundings(power: Tensor, bins: int) -> Tensor:
+    """Mean over so many bins around each."""
+    return functional.avg_pool2d(power, (1, bins), stride=1, padding=(0, bins // 2), count_include_pad=False)
 
 
 def see(frames: Tensor) -> Tensor:
