@@ -1,4 +1,4 @@
-"""Brightness: a rule on z, tested against a toy whose direction is known and, where it has one, the released model."""
+"""Brightness: a rule on z, tested against a toy whose direction is known, and every bundled model."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from toy_bright import DB_PER_UNIT, DIRECTION, NOISE_SIZE, save_bright
-from toy_model import RELEASED, make_music, save_convolution, save_identity
+from toy_model import make_music, save_convolution, save_identity
 
 from restorer import Restorer
 from restorer.brightness import check_brightness, find_upper_band_hz, place_noise, upper_level_db, upper_power
+from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError
 from restorer.noise import draw_noise
 from restorer.stream import Stream
@@ -173,21 +174,18 @@ def test_damaged_directions_are_refused(tmp_path: Path, axis: Any) -> None:
         Restorer(path, "cpu", 1)
 
 
-def test_the_released_model_gets_brighter_on_music_it_was_not_found_on() -> None:
+@pytest.mark.parametrize("name", bundled_models())
+def test_every_step_of_a_bundled_model_is_brighter_on_music_it_was_not_found_on(name: str) -> None:
     pytest.importorskip("lameenc")
     from restorer.synthesis import synthesize
     from restorer.training.mp3 import Coding, round_trip
 
-    restorer = Restorer(RELEASED, "cpu", 1)
-    if restorer.model_info.brightness is None:
-        pytest.skip("the released model carries no brightness direction yet: restorer export ... --brightness")
-    curves = []
+    restorer = Restorer(name, "cpu", 1)
+    assert restorer.model_info.brightness is not None, f"{name}: find it with: restorer export ... --brightness"
     for index, kbps in enumerate((16, 24, 32, 48)):
         # The direction was searched on seeds from a million on.
         coded = round_trip(synthesize(3.0, RATE_HZ, 7000 + index, 1), Coding(kbps, False))
         above_hz = find_upper_band_hz(coded, RATE_HZ)
-        takes = (restorer(coded, RATE_HZ, seed=index, brightness=value) for value in (-2, -1, 0, 1, 2))
-        curves.append([upper_level_db(take, RATE_HZ, above_hz) for take in takes])
-    rises = np.diff(curves, axis=1)
-    assert (rises.mean(axis=0) > 0).all()
-    assert (rises.sum(axis=1) > 0).all()
+        takes = (restorer(coded, RATE_HZ, seed=index, brightness=value) for value in ("dark", -1, 0, 1, "bright"))
+        levels = [upper_level_db(take, RATE_HZ, above_hz) for take in takes]
+        assert (np.diff(levels) > 0).all(), (kbps, levels)
