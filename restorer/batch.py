@@ -199,7 +199,7 @@ def restore_job(restorer: Restorer, job: Job, settings: Settings, overwrite: boo
         seconds=round(report.seconds, 3),
         elapsed_seconds=round(report.elapsed_seconds, 3),
         clipped_samples=report.clipped_samples,
-        note=found.reason if found else "",
+        note=f"{found.reason}; {report.carried}" if found else "",
         warnings=tuple(name_remotely(warning, names) for warning in report.warnings),
     )
 

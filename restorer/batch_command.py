@@ -127,7 +127,7 @@ def _tell(outcome: Outcome, screen: Screen) -> None:
     if outcome.status == "failed":
         screen.say(f"Failed: {outcome.source}: {outcome.note}")
     elif outcome.status == "copied":
-        screen.say(f"Note: {outcome.source}: {outcome.note}; it was copied unprocessed (--force restores it)")
+        screen.say(f"Note: {outcome.source}: {outcome.note} (--force restores it)")
 
 
 def _draw(pictures: BatchPictures, outcome: Outcome, screen: Screen) -> None:

@@ -21,6 +21,7 @@ from restorer.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
     from restorer.batch_ray import Cluster
+    from restorer.inspection import Inspection
     from restorer.restore_report import RestoreReport
 
 _PIPE = Path("-")
@@ -115,7 +116,9 @@ brightness_option = click.option(
     type=click.Choice(["16", "24", "float"]),
     help="Sample format of .wav (16, 24, float) and .flac (16, 24).  [default: 24]",
 )
-@click.option("--force", is_flag=True, help="Restore transparent files too; without it they are copied with a note.")
+@click.option(
+    "--force", is_flag=True, help="Restore transparent files too; without it they are copied or converted, with a note."
+)
 @click.option(
     "--format",
     "audio_format",
@@ -133,7 +136,7 @@ brightness_option = click.option(
     "--png",
     type=click.Path(path_type=Path),
     help="Also draw spectrograms of the input and of what became of it; for an OUTPUT folder name a folder, which gets "
-    "a picture for each file.",
+    "a picture for each file. Not where INPUT or OUTPUT is -.",
 )
 @click.option(
     "--ray",
@@ -151,13 +154,14 @@ def restore(sources: tuple[str, ...], target: str, **values: Any) -> None:
 
     INPUT is MP3, WAV, FLAC, Ogg Vorbis, Ogg Opus or AIFF. The extension of OUTPUT picks its format: .wav,
     .flac, .ogg, .mp3 or .opus (48 kHz). Tags and cover art are carried over. A file that is transparent
-    already, as `restorer inspect` tells, is copied with a note.
+    already, as `restorer inspect` tells, is copied with a note, or converted where OUTPUT has another format.
 
     Folders, patterns and several files go to an OUTPUT folder that mirrors their tree. What was done before
     is skipped; a bad file does not stop the rest, but the exit status is 1. INPUT and the OUTPUT folder
     may be URLs such as s3://bucket/folder.
 
-    INPUT - reads a WAV stream from standard input, OUTPUT - writes one to standard output.
+    INPUT - reads a WAV stream from standard input, OUTPUT - writes one to standard output. A stream cannot be
+    inspected before it plays, so standard input is always restored.
     """
     options = Options(**values)
     places = tuple(parse_location(source) for source in sources)
@@ -239,12 +243,10 @@ def _restore_one(source: Path, target: Path, options: Options, name: str) -> Non
                 brightness=options.brightness,
             )
         _warn(report, shown)
-        if found:
-            click.echo(f"Note: {name}: {found.reason}; it was copied unprocessed (--force restores it)", err=True)
-        done = "copied" if found else "restored"
-        click.echo(_summary(report, done), err=True)
+        _note(report, name, found)
+        click.echo(_summary(report), err=True)
     for picture in pictures:
-        picture.draw(source, Path(name).name, done)
+        picture.draw(source, Path(name).name, _done(report))
         click.echo(f"{picture.path}: the input and what became of it", err=True)
 
 
@@ -273,7 +275,7 @@ def _restore_through_pipe(sources: tuple[Path, ...], target: Path, options: Opti
 
     restorer = Restorer(options.model, device=options.device, threads=options.threads)
     with _progress_bar(sources[0].name if sources[0] != _PIPE else "standard input") as progress:
-        report = restore_pipe(
+        report, found = restore_pipe(
             restorer,
             source,
             sys.stdout.buffer if target == _PIPE else target,
@@ -286,6 +288,7 @@ def _restore_through_pipe(sources: tuple[Path, ...], target: Path, options: Opti
             brightness=options.brightness,
         )
     _warn(report, set())
+    _note(report, str(sources[0]), found)
     click.echo(_summary(report), err=True)
 
 
@@ -294,6 +297,16 @@ def _warn(report: RestoreReport, shown: set[str]) -> None:
         if warning not in shown:
             click.echo(f"Warning: {warning}", err=True)
             shown.add(warning)
+
+
+def _note(report: RestoreReport, name: str, found: Inspection | None) -> None:
+    if found:
+        click.echo(f"Note: {name}: {found.reason}; it was {report.carried} (--force restores it)", err=True)
+
+
+def _done(report: RestoreReport) -> str:
+    """One word for what became of the input: "restored", "copied" or "converted"."""
+    return report.carried.partition(" ")[0] or "restored"
 
 
 def _name_candidates(target: Path, seed: int, count: int) -> dict[int, Path]:
@@ -305,10 +318,10 @@ def _progress_bar(label: str) -> AbstractContextManager[Progress | None]:
     return progress_bar(label) if sys.stderr.isatty() else nullcontext()
 
 
-def _summary(report: RestoreReport, done: str = "restored") -> str:
+def _summary(report: RestoreReport) -> str:
     minutes, seconds = divmod(report.seconds, 60)
     parts = [
-        f"{int(minutes)}:{seconds:04.1f} {done} in {report.elapsed_seconds:.1f} s",
+        f"{int(minutes)}:{seconds:04.1f} {_done(report)} in {report.elapsed_seconds:.1f} s",
         f"real-time factor {report.real_time_factor:.3f}",
     ]
     if report.peak_memory_bytes is not None:

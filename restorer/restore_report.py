@@ -14,6 +14,7 @@ class RestoreReport:
     `samples` per channel and `seconds` are those of the output; `real_time_factor` is elapsed_seconds /
     seconds, decoding and encoding included. `peak_memory_bytes` is the largest the process has ever been
     (None where the system does not tell). `clipped_samples` had to be limited to full scale in the file.
+    `carried` says what was done with sound that was not restored, such as "copied unprocessed".
     """
 
     target: Path
@@ -24,10 +25,18 @@ class RestoreReport:
     clipped_samples: int
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
+    carried: str = ""
 
     @classmethod
     def since(
-        cls, started: float, target: Path, samples: int, sample_rate: int, clipped: int, warnings: Sequence[str]
+        cls,
+        started: float,
+        target: Path,
+        samples: int,
+        sample_rate: int,
+        clipped: int,
+        warnings: Sequence[str],
+        carried: str = "",
     ) -> "RestoreReport":
         """The report of work that began when `time.perf_counter` said `started`; `sample_rate` in Hz."""
         elapsed, seconds = time.perf_counter() - started, samples / sample_rate
@@ -40,6 +49,7 @@ class RestoreReport:
             clipped_samples=clipped,
             peak_memory_bytes=_peak_memory_bytes(),
             warnings=tuple(warnings),
+            carried=carried,
         )
 
 

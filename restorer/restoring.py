@@ -21,6 +21,8 @@ _BLOCK_SAMPLES = 1 << 16
 _PIPE_BLOCK_SAMPLES = 1 << 13  # small, so that little waits in a pipe from a live source
 _COPIED = ("PCM_16", "PCM_24", "MPEG_LAYER_III", "VORBIS", "OPUS")
 _WAV_NAMES = {"WAVEX": "WAV"}
+_OGG_NAMES = {"VORBIS": "Ogg Vorbis", "OPUS": "Opus"}
+_OPUS_RATE_HZ = 48_000
 
 
 def restore_or_copy(
@@ -39,7 +41,7 @@ def restore_or_copy(
 
     Returns
     -------
-    The report, and the inspection if the file was carried over unprocessed.
+    The report, and the inspection if the file was carried over and not restored.
 
     Raises
     ------
@@ -71,7 +73,8 @@ def copy_unprocessed(
 ) -> RestoreReport:
     """Carry a file over as it sounds: byte for byte where format and rate are those wanted, else decoded.
 
-    Parameters and errors are those of `Restorer.restore_file`; `sample_rate` in Hz is what the output gets.
+    Parameters and errors are those of `Restorer.restore_file`; `sample_rate` in Hz is what the output gets. The
+    report's `carried` says which of the two it was.
     """
     check_target(source, target, overwrite, subtype)
     started = time.perf_counter()
@@ -80,8 +83,10 @@ def copy_unprocessed(
         wanted = _is_wanted(reader, target, sample_rate, subtype) and _decodes_whole(reader)
     with AudioReader(source, sample_rate) as reader:
         if wanted:
+            carried = "copied unprocessed"
             _copy_bytes(source, target, overwrite)
         else:
+            carried = _conversion(*choose_format(target, subtype), sample_rate)
             with AudioWriter(
                 target, reader.channels, sample_rate, subtype=subtype, overwrite=overwrite, tags_from=source
             ) as writer:
@@ -91,7 +96,7 @@ def copy_unprocessed(
                         progress(min(writer.samples, reader.samples), max(reader.samples, writer.samples))
             clipped, warnings = writer.clipped_samples, writer.warnings
         samples, warnings = reader.samples, [*reader.warnings, *warnings]
-    return RestoreReport.since(started, target, samples, sample_rate, clipped, warnings)
+    return RestoreReport.since(started, target, samples, sample_rate, clipped, warnings, carried)
 
 
 def restore_pipe(
@@ -105,22 +110,27 @@ def restore_pipe(
     force: bool = False,
     progress: Progress | None = None,
     brightness: str | float | None = None,
-) -> RestoreReport:
+) -> tuple[RestoreReport, Inspection | None]:
     """Restore from a WAV stream, to one, or both, in bounded memory; what comes in goes out block by block.
 
-    A stream cannot be inspected before it is restored; a file that is transparent passes unprocessed unless
-    `force` is set.
+    A stream cannot be inspected before it is restored, so it always is; a file that is transparent passes as it
+    sounds unless `force` is set.
+
+    Returns
+    -------
+    The report, and the inspection if the file passed and was not restored.
 
     Raises
     ------
     AudioFileError : the input is no audio, or the target cannot be written.
     """
     started = time.perf_counter()
+    found, carried = None, ""
     with ExitStack() as stack:
         reader: AudioReader | WavStreamReader
         if isinstance(source, Path):
-            if not force and inspect_file(source, count_clipped=False).transparent:
-                mix = 0.0
+            if not force and (inspection := inspect_file(source, count_clipped=False)).transparent:
+                found, mix, carried = inspection, 0.0, _conversion("WAV", "", restorer.sample_rate)
             reader = stack.enter_context(AudioReader(source, restorer.sample_rate))
             stream = restorer.stream(reader.channels, restorer.sample_rate, seed, mix, brightness)
         else:
@@ -149,7 +159,16 @@ def restore_pipe(
     if stream.replaced_samples:
         warnings.append(f"{NAME}: {stream.replaced_samples} impossible samples were replaced by silence")
     shown = target if isinstance(target, Path) else Path("-")
-    return RestoreReport.since(started, shown, written, restorer.sample_rate, writer.clipped_samples, warnings)
+    report = RestoreReport.since(
+        started, shown, written, restorer.sample_rate, writer.clipped_samples, warnings, carried
+    )
+    return report, found
+
+
+def _conversion(container: str, chosen: str, sample_rate: int) -> str:
+    """What becomes of a file that is decoded and written again, by libsndfile's names of the format."""
+    rate = _OPUS_RATE_HZ if chosen == "OPUS" else sample_rate
+    return f"converted to {rate / 1000:g} kHz {_OGG_NAMES.get(chosen, container)}, not restored"
 
 
 def _is_wanted(reader: AudioReader, target: Path, sample_rate: int, subtype: str | None) -> bool:
@@ -161,7 +180,7 @@ def _is_wanted(reader: AudioReader, target: Path, sample_rate: int, subtype: str
         return False
     if (subtype is not None or container == "OGG") and reader.subtype != chosen:
         return False
-    return reader.source_rate == (48000 if chosen == "OPUS" else sample_rate)
+    return reader.source_rate == (_OPUS_RATE_HZ if chosen == "OPUS" else sample_rate)
 
 
 def _decodes_whole(reader: AudioReader) -> bool:

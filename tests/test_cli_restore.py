@@ -139,6 +139,8 @@ def test_a_transparent_file_is_copied_with_a_note(tmp_path: Path, model: Path, n
     notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
     assert len(notes) == 1
     assert "transparent" in notes[0] and "--force" in notes[0]
+    said, word = ("copied unprocessed", "copied") if name == "same.wav" else ("converted to 44.1 kHz FLAC", "converted")
+    assert f"it was {said}" in notes[0] and f" {word} in " in result.stderr
     np.testing.assert_array_equal(soundfile.read(target)[0], soundfile.read(source)[0])
     if name == "same.wav":
         assert target.read_bytes() == source.read_bytes()
@@ -155,8 +157,13 @@ def test_a_transparent_file_of_another_rate_or_format_is_converted(tmp_path: Pat
     assert run_restore(tmp_path / "full.wav", tmp_path / "a.wav", model, "--bits", 16).exit_code == 0
     info = soundfile.info(tmp_path / "a.wav")
     assert (info.samplerate, info.frames, info.subtype) == (44100, 44100, "PCM_16")
-    assert run_restore(tmp_path / "full.wav", tmp_path / "a.opus", model).exit_code == 0
+    result = run_restore(tmp_path / "full.wav", tmp_path / "a.opus", model)
+    assert result.exit_code == 0 and "it was converted to 48 kHz Opus, not restored" in result.stderr
     assert soundfile.info(tmp_path / "a.opus").frames == 48000
+    soundfile.write(tmp_path / "high.flac", random.uniform(-0.5, 0.5, (96000, 2)), 96000)
+    result = run_restore(tmp_path / "high.flac", tmp_path / "b.flac", model)
+    assert result.exit_code == 0 and "it was converted to 44.1 kHz FLAC, not restored" in result.stderr
+    assert soundfile.info(tmp_path / "b.flac").samplerate == 44100
 
 
 def test_options_of_folders_are_refused_for_a_file(tmp_path: Path, song: Path, model: Path) -> None:

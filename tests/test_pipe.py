@@ -147,6 +147,7 @@ def test_what_a_pipe_cannot_do(tmp_path: Path, model: Path) -> None:
         (["-", "-", "--candidates", 2], "--candidates"),
         (["-", "other.wav", "-"], "one stream"),
         (["-", "-", "--dry-run"], "--dry-run"),
+        (["-", tmp_path / "a.wav", "--png", tmp_path / "a.png"], "--png needs files and not -"),
         (["-", tmp_path / "a.xyz"], "unsupported extension"),
     ):
         result = restore(*arguments, model=model, data=data)
@@ -155,6 +156,25 @@ def test_what_a_pipe_cannot_do(tmp_path: Path, model: Path) -> None:
         assert result.stdout_bytes == b""
     assert "holds no audio" in restore("-", tmp_path / "a.wav", model=model, data=wav_bytes(np.zeros((1, 0)))).stderr
     assert os.listdir(tmp_path) == []
+
+
+def test_a_transparent_file_passes_with_a_note_and_a_stream_is_always_restored(
+    tmp_path: Path, model: Path, rng: np.random.Generator
+) -> None:
+    audio = rng.uniform(-0.5, 0.5, (2, 30000))
+    data = wav_bytes(audio, "PCM_16")
+    (tmp_path / "full.wav").write_bytes(data)
+    result = restore(tmp_path / "full.wav", "-", "--bits", "16", model=model)
+    assert result.exit_code == 0, result.stderr
+    note, summary = result.stderr.splitlines()
+    assert note.startswith(f"Note: {tmp_path / 'full.wav'}: transparent: leave; it was converted to 44.1 kHz WAV, not")
+    assert "--force restores it" in note and summary.startswith("-: 0:00.7 converted in")
+    np.testing.assert_allclose(read_all(result.stdout_bytes), read_all(data), atol=2**-15)
+    for source, more in ((tmp_path / "full.wav", ["--force"]), ("-", [])):
+        result = restore(source, "-", *more, model=model, data=data)
+        assert "Note" not in result.stderr and "restored in" in result.stderr
+        assert np.abs(read_all(result.stdout_bytes) - read_all(data)).max() > 1e-3
+    assert "standard input is always restored" in " ".join(restore("--help", model=model).stdout.split())
 
 
 class Endless(io.RawIOBase):
@@ -183,7 +203,7 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     for seconds in (2.0, 2.0, 20.0):
         with open(os.devnull, "wb") as sink:
             tracemalloc.start()
-            report = restore_pipe(toy, Endless(seconds), sink)
+            report, _ = restore_pipe(toy, Endless(seconds), sink)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         assert report.samples == int(seconds * 44100)

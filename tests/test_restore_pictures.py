@@ -87,8 +87,10 @@ def test_panels_hold_input_and_outputs(model: Path, song: Path, drawn: dict) -> 
 def test_a_copy_is_drawn_as_one(model: Path, tmp_path: Path, drawn: dict) -> None:
     soundfile.write(tmp_path / "full.wav", 0.1 * np.random.default_rng(0).standard_normal((20000, 1)), 44100)
     result = restore(model, tmp_path / "full.wav", tmp_path / "out.flac", "--png", tmp_path / "a.png")
-    assert "copied unprocessed" in result.stderr
-    assert drawn[tmp_path / "a.png"][1][0] == "out.flac, copied"
+    assert "converted to 44.1 kHz FLAC, not restored" in result.stderr
+    assert drawn[tmp_path / "a.png"][1][0] == "out.flac, converted"
+    restore(model, tmp_path / "full.wav", tmp_path / "out.wav", "--png", tmp_path / "b.png")
+    assert drawn[tmp_path / "b.png"][1][0] == "out.wav, copied"
 
 
 def test_what_cannot_be_drawn_is_refused_before_any_work(model: Path, song: Path) -> None:
