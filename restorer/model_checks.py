@@ -188,7 +188,7 @@ def _check_tensor(tensor: memoryview, source: str) -> None:
     stored: dict[int, list[Any]] = {}
     for field, value in fields(tensor):
         if field == _TENSOR_DIMS:
-            dims += [value] if isinstance(value, int) else varints(value)
+            dims += [value] if isinstance(value, int) else varints(_message(value))
         elif field == _TENSOR_TYPE:
             kind = _number(value)
         elif field == _TENSOR_NAME:
@@ -222,9 +222,9 @@ def _check_size(dims: list[int], kind: int, stored: dict[int, list[Any]], what: 
         parts = stored.get(field, [])
         wanted, unit = declared, "numbers"
         if width:
-            found = sum(len(_message(part)) for part in parts) * 8 // width
+            found = sum(len(_floats(part, width)) for part in parts) * 8 // width
         else:
-            found = sum(1 if isinstance(part, int) else len(varints(part)) for part in parts)
+            found = sum(1 if isinstance(part, int) else len(varints(_message(part))) for part in parts)
         if bits == 4:
             wanted = -(-declared // 2)
     if wanted != found:
@@ -267,7 +267,7 @@ def _parts(kind: int, stored: dict[int, list[Any]]) -> Iterator[Any]:
         if width or isinstance(part, int):
             yield part
         else:
-            yield from varints(part)
+            yield from varints(_message(part))
 
 
 def _entry(entry: memoryview) -> tuple[str, str]:
@@ -281,9 +281,16 @@ def _entry(entry: memoryview) -> tuple[str, str]:
 
 
 def _message(value: Any) -> memoryview:
-    if isinstance(value, int):
+    if not isinstance(value, memoryview):
         raise ValueError("a number where a message should be")
-    return value  # type: ignore[no-any-return]
+    return value
+
+
+def _floats(part: Any, width: int) -> memoryview | bytes:
+    """Floating-point numbers of `width` bits, packed or a single one."""
+    if isinstance(part, bytes) and len(part) * 8 == width:
+        return part
+    return _message(part)
 
 
 def _number(value: Any) -> int:

@@ -8,7 +8,11 @@ _LONGEST_VARINT = 10  # bytes, of 64 bits
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a message: integers, and views of the bytes of everything longer.
+    """(field number, value) of a message: an integer, a view of the bytes of what has a length, or 4 or 8 bytes.
+
+    The three are of different types, so that a caller who looks at the type reads what protobuf's own readers do:
+    they skip a field of another wire type than its number has. Those readers cut a key to 32 bits, so a longer one
+    would be another field to them than to us.
 
     Raises
     ------
@@ -17,6 +21,8 @@ def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
+        if key >> 32 or not key >> 3:
+            raise ValueError(f"an impossible field number before byte {at}")
         kind = key & 7
         value: Any
         if kind == _VARINT:
@@ -26,7 +32,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
             value, at = message[at : at + size], at + size
         elif kind in (_FIXED32, _FIXED64):
             size = 4 if kind == _FIXED32 else 8
-            value, at = message[at : at + size], at + size
+            value, at = bytes(message[at : at + size]), at + size
         else:
             raise ValueError(f"wire type {kind} at byte {at}")
         if at > len(message):

@@ -162,6 +162,53 @@ def test_a_custom_operator_within_a_branch_or_a_function(tmp_path: Path) -> None
         refused(changed(tmp_path / "a.onnx", change), "custom operator 'Evil'")
 
 
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _field(number: int, data: bytes, kind: int = 2) -> bytes:
+    return _varint(number << 3 | kind) + (_varint(len(data)) if kind == 2 else b"") + data
+
+
+WIDE = 1 << 29  # of a field number: bit 32 of the tag, which protobuf's own readers drop
+
+
+def _spliced(path: Path, node: bytes = b"", weights: bytes = b"") -> Path:
+    """A toy model with raw bytes at the end of its last node or weights; a later field replaces an earlier one."""
+    model = onnx.load(str(save_convolution(path, WINDOW, HOP)))
+    last = helper.make_node("LeakyRelu", ["frames"], ["unused"]).SerializeToString() + node
+    tensor = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "hidden").SerializeToString() + weights
+    graph = model.graph.SerializeToString() + _field(1, last) + _field(5, tensor)
+    model.ClearField("graph")
+    path.write_bytes(model.SerializeToString() + _field(7, graph))
+    return path
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("number", [WIDE, 1 << 30, 7 << 29])
+def test_fields_whose_wide_tags_would_hide_them(tmp_path: Path, number: int) -> None:
+    """ONNX Runtime reads an operator, a domain and another file's path; a reader of whole tags, nothing."""
+    location = _field(1, b"location") + _field(2, b"/etc/passwd")
+    for node in (_field(number | 4, b"Loop"), _field(number | 7, b"com.example")):
+        refused(_spliced(tmp_path / "a.onnx", node=node), "no readable ONNX model: an impossible field number")
+    for weights in (_field(number | 13, location), _field(number | 14, b"\1", kind=0)):
+        refused(_spliced(tmp_path / "a.onnx", weights=weights), "no readable ONNX model: an impossible field number")
+
+
+@pytest.mark.usefixtures("no_session")
+def test_fields_that_protobuf_has_not(tmp_path: Path) -> None:
+    """Number 0; and text of 4 or 8 bytes without a length, which ONNX Runtime skips: it is not the last operator."""
+    refused(_spliced(tmp_path / "a.onnx", node=_field(0, b"x")), "an impossible field number")
+    for weights in (_field(0, b"\0", kind=0), _field(8, b"name", kind=5), _field(9, bytes(8), kind=1)):
+        refused(_spliced(tmp_path / "a.onnx", weights=weights), "no readable ONNX model")
+    loop = _field(4, b"Loop") + _field(4, b"Relu", kind=5)
+    refused(_spliced(tmp_path / "a.onnx", node=loop), "a number where a message should be")
+
+
 @pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize(
     ("changes", "words"),
