@@ -59,16 +59,16 @@ class Listener:
 def test_a_listener_plays_rates_saves_and_is_analysed(browser, built):
     """With keys alone; half-way through the page is reloaded. Excerpts are rated by what they are."""
     page, _, key = built
-    answers = {"original": 5, "mp3": 2, "restored": 4}
+    answers = {"original": 5, "mp3": 2, "det": 4, "sto": 3}
     listener = Listener(browser, page)
     listener.press("\ue007")
     order = listener.ask("state.order")
     assert sorted(order) == sorted(key["items"])
     for number, token in enumerate(order):
-        assert listener["place"].text == f"Excerpt {number + 1} of 10"
+        assert listener["place"].text == f"Excerpt {number + 1} of 14"
         rating = answers[key["items"][token]["condition"]]
         listener.press("3", "\ue007")  # nothing can be rated unheard, and nothing left out
-        assert listener["place"].text == f"Excerpt {number + 1} of 10"
+        assert listener["place"].text == f"Excerpt {number + 1} of 14"
         assert not listener["rating"].is_enabled() and not listener["next"].is_enabled()
         listener.play()
         if number == 0:  # heard to its end, in its own time, at full volume
@@ -80,7 +80,7 @@ def test_a_listener_plays_rates_saves_and_is_analysed(browser, built):
         assert listener["status"].text == f"Rated {rating}, {WORDS[rating - 1]}."
         if number == 4:
             browser.refresh()
-            assert listener["place"].text == "Excerpt 5 of 10" and listener["done"].text == "5 rated"
+            assert listener["place"].text == "Excerpt 5 of 14" and listener["done"].text == "5 rated"
             assert listener.ask("state.order") == order
         listener.press("\ue007")
     assert listener["end"].is_displayed() and not listener["trial"].is_displayed()
@@ -92,7 +92,8 @@ def test_a_listener_plays_rates_saves_and_is_analysed(browser, built):
     assert {token: answers[key["items"][token]["condition"]] for token in key["items"]} == result.ratings
     run = invoke("analyse", page.with_suffix(".key.json"), path, "--json")
     means = {row["condition"]: row["mean"] for row in json.loads(run.output)["conditions"]}
-    assert means == {"original": 5, "mp3_16k": 2, "restored_16k": 4, "mp3_64k": 2, "restored_64k": 4}
+    scores = {f"{kind}_{kbps}k": answers[kind] for kbps in (16, 64) for kind in ("mp3", "det", "sto")}
+    assert means == {"original": 5, **scores}
 
     listener["restart"].click()
     assert listener["intro"].is_displayed() and listener.ask("state.listener") != result.listener
@@ -112,9 +113,9 @@ def test_a_listener_with_a_pointer_goes_back_and_changes_a_score(browser, built)
     listener["rating"].click()  # in its middle, where its thumb stands already
     assert listener["rating"].get_attribute("aria-valuetext") == "fair"
     listener["next"].click()
-    assert listener["place"].text == "Excerpt 2 of 10"
+    assert listener["place"].text == "Excerpt 2 of 14"
     listener["back"].click()
-    assert listener["place"].text == "Excerpt 1 of 10" and listener["done"].text == "1 rated"
+    assert listener["place"].text == "Excerpt 1 of 14" and listener["done"].text == "1 rated"
     browser.find_element("css selector", "#words span[data-level='5']").click()
     assert listener["rating"].get_property("value") == "5"
     listener.press(" ")  # the pointer left the focus where Space plays

@@ -1,17 +1,18 @@
-"""A small listening test for tests: two songs made by code, a toy model, and a reader of the page."""
+"""A small listening test for tests: two songs made by code, two toy models, and a reader of the page."""
 
 import base64
 import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from click.testing import CliRunner, Result
-from toy_model import save_convolution
+from toy_model import save_convolution, save_identity
 
 from restorer.synthesis import synthesize
 from restorer.training.listening_test_command import listening_test
@@ -24,9 +25,15 @@ def invoke(*args: Any) -> Result:
     return CliRunner().invoke(listening_test, [str(arg) for arg in args])
 
 
-def build(music: Path, model: Path, *args: Any) -> Result:
+def build(music: Path, models: Sequence[Path], *args: Any) -> Result:
     settings = ("--excerpts", 2, "--seconds", SECONDS, "--seed", 3)
-    return invoke("build", "--music", music, "--model", model, *settings, *args)
+    named = [word for model in models for word in ("--model", model)]
+    return invoke("build", "--music", music, *named, *settings, *args)
+
+
+def save_models(folder: Path) -> tuple[Path, Path]:
+    """A model with noise and one without, which gives the MP3 back."""
+    return save_convolution(folder / "toy_sto.onnx"), save_identity(folder / "toy_det.onnx")
 
 
 def save_music(folder: Path) -> Path:
@@ -41,10 +48,10 @@ def save_music(folder: Path) -> Path:
 
 def build_test(folder: Path) -> tuple[Path, str, dict[str, Any]]:
     """A test of two excerpts at 16 and 64 kbit/s: the page's path, its text, and the key."""
-    music, model, page = save_music(folder / "music"), save_convolution(folder / "toy.onnx"), folder / "page.html"
-    run = build(music, model, "--kbps", 16, 64, page)
+    music, page = save_music(folder / "music"), folder / "page.html"
+    run = build(music, save_models(folder), "--kbps", 16, 64, page)
     assert run.exit_code == 0, run.output
-    assert "10 excerpts of 1.5 s" in run.output and " MB" in run.output
+    assert "14 excerpts of 1.5 s" in run.output and " MB" in run.output
     return page, page.read_text(), json.loads((folder / "page.key.json").read_text())
 
 

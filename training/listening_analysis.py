@@ -18,7 +18,9 @@ from restorer.errors import RestorerError
 from restorer.training.listening_page import FORMAT_VERSION, KEY_FORMAT, WORDS
 
 RESULT_FORMAT = "restorer listening-test result"
-CONDITIONS = ("original", "mp3", "restored")
+CONDITIONS = ("original", "mp3", "det", "sto")
+COMPARED = (("det", "mp3"), ("sto", "mp3"), ("det", "sto"), ("original", "mp3"))  # at every bitrate (4.2.2)
+COMPARED += (("original", "det"), ("original", "sto"))  # not in the paper
 NOTE = (
     f"Scale: 1 {WORDS[0]} ... 5 {WORDS[-1]}. t-tests, two-sided, not corrected for their number: Welch's "
     "over all ratings, and paired over what one listener gave to two versions of one excerpt. One listener's "
@@ -35,7 +37,7 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """As in Table 3: original, mp3_16k, restored_16k."""
+        """As in Table 3: original, mp3_16k, det_16k, sto_16k."""
         return f"{CONDITIONS[self.kind]}_{self.kbps}k" if self.kbps else CONDITIONS[self.kind]
 
 
@@ -182,10 +184,7 @@ def _load(path: Path, format_name: str, expected: str) -> dict[str, Any]:
 
 
 def analyse(key: Key, results: list[Result]) -> Analysis:
-    """Score every condition and compare those that the paper compares (4.2.2), at every bitrate.
-
-    These are: restored and MP3; original and MP3; original and restored.
-    """
+    """Score every condition (Table 3) and compare those of `COMPARED` that were heard."""
     heard: dict[Condition, dict[tuple[int, int], list[float]]] = {}
     for number, result in enumerate(results):
         for token, rating in result.ratings.items():
@@ -198,8 +197,8 @@ def analyse(key: Key, results: list[Result]) -> Analysis:
         scores.append(Score(condition, float(np.mean(ratings)), std, len(ratings)))
     comparisons = []
     for kbps in sorted({condition.kbps for condition in heard} - {0}):
-        original, mp3, restored = Condition(0, 0), Condition(kbps, 1), Condition(kbps, 2)
-        for one, other in ((restored, mp3), (original, mp3), (original, restored)):
+        named = {name: Condition(kbps if kind else 0, kind) for kind, name in enumerate(CONDITIONS)}
+        for one, other in ((named[first], named[second]) for first, second in COMPARED):
             if one in heard and other in heard:
                 comparisons.append(_compare(one, other, heard[one], heard[other]))
     return Analysis(len(results), scores, comparisons)

@@ -10,7 +10,7 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from restorer.training.evaluation_data import Piece, read_excerpt
 from restorer.training.mp3 import SAMPLE_RATE
 
 KEY_FORMAT = "restorer listening-test key"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had one model, whatever its kind
 WORDS = ("very bad", "poor", "fair", "good", "excellent")  # ratings 1 to 5, paper 3.4.5
 KEY_FIELDS = ("condition", "kbps", "excerpt", "take_seed", "clipped_samples")
 FADE_SAMPLES = 441  # against clicks at the cuts, alike in every version
@@ -50,7 +50,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Version:
-    """One excerpt in one condition: "original", "mp3" or "restored"; `pcm` is (samples,) int16."""
+    """One excerpt in one condition: "original", "mp3", "det" or "sto"; `pcm` is (samples,) int16."""
 
     condition: str
     kbps: int | None
@@ -60,10 +60,12 @@ class Version:
     pcm: NDArray[np.int16]
 
 
-def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int) -> list[Place]:
+def choose_places(
+    pieces: Sequence[Piece], count: int, seconds: float, seed: int, normalise: bool = False
+) -> list[Place]:
     """Choose `count` excerpts among those `restorer evaluate` measures, each of another song.
 
-    The X
+    More excerpts than songs are several of each, at the places of its `--excerpts-per-song`.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int
                 share = piece.excerpts(per_song, seconds)
                 if number < share and len(places) < count:
                     place = Place(piece, *piece.bounds(number, share, seconds))
-                    if _is_audible(place):
+                    if _is_audible(place, normalise):
                         places.append(place)
         if len(places) == count:
             return places
@@ -91,27 +93,32 @@ def choose_places(pieces: Sequence[Piece], count: int, seconds: float, seed: int
     )
 
 
-def _is_audible(place: Place) -> bool:
+def _is_audible(place: Place, normalise: bool) -> bool:
     coding = place.piece.codings[0]
-    original = read_excerpt(place.piece, coding, place.start, place.samples, False).original
+    original = read_excerpt(place.piece, coding, place.start, place.samples, normalise).original
     return float(np.sqrt(np.mean(np.square(original, dtype=np.float64)))) >= QUIETEST_RMS
 
 
-def make_versions(places: Sequence[Place], kbps: Sequence[int], restore: Restores, seed: int) -> Iterator[Version]:
-    """Every excerpt as original, as mono MP3 at each bitrate, and as one random take restored from each.
+def make_versions(
+    places: Sequence[Place], kbps: Sequence[int], models: Mapping[str, Restores], seed: int, normalise: bool = False
+) -> Iterator[Version]:
+    """Every excerpt as original, as mono MP3 at each bitrate, and as each model restores that MP3.
 
-    No version is made louder or softer; samples beyond full scale are limited, as players do, and counted.
+    `models` are by condition: "det" has one restoration, of "sto" one random take is drawn for each MP3. No version
+    is made louder or softer than the others; samples beyond full scale are limited, as players do, and counted.
+    `normalise` is that of `read_excerpt`.
     """
     rng = np.random.default_rng([seed, 1])
     for index, place in enumerate(places):
         for rate in kbps:
-            excerpt = read_excerpt(place.piece, f"{rate}m", place.start, place.samples, False)
+            excerpt = read_excerpt(place.piece, f"{rate}m", place.start, place.samples, normalise)
             if rate == kbps[0]:
                 yield _version("original", None, index, None, excerpt.original[0])
             yield _version("mp3", rate, index, None, excerpt.coded[0])
             take = int(rng.integers(2**32))
-            restored = restore(excerpt.heard[0], SAMPLE_RATE, seed=take)
-            yield _version("restored", rate, index, take, excerpt.inside(restored))
+            for condition, restore in models.items():
+                restored = restore(excerpt.heard[0], SAMPLE_RATE, seed=take)
+                yield _version(condition, rate, index, take if condition == "sto" else None, excerpt.inside(restored))
 
 
 def _version(condition: str, kbps: int | None, excerpt: int, take_seed: int | None, audio: Float32) -> Version:

@@ -2,16 +2,21 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from restorer.errors import ConfigError, RestorerError
-from restorer.training.evaluation_data import find_music, find_pairs
+from restorer.training.evaluation_data import common_coded_rate, find_music, find_pairs
 from restorer.training.listening_analysis import analyse, load_key, load_results, to_markdown, to_record
 from restorer.training.listening_page import SAMPLE_RATE, assemble, choose_places, make_versions
-from restorer.training.prepare_command import MONO_KBPS, ManyValues
+from restorer.training.prepare_command import MONO_KBPS, ManyValues, coded_rate_option
 from restorer.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from restorer import Restorer
 
 LARGE_BYTES = 50_000_000
 
@@ -46,8 +51,10 @@ def listening_test() -> None:
 )
 @click.option(
     "--model",
+    "model_paths",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="ONNX model or name of a bundled one; default: compact.",
+    help="ONNX model or name of a bundled one; twice for one with noise (sto) and one without (det); default: compact.",
 )
 @click.option(
     "--kbps",
@@ -57,6 +64,12 @@ def listening_test() -> None:
 )
 @click.option("--excerpts", default=5, type=click.IntRange(1, 100), help="Excerpts, of different songs if possible.")
 @click.option("--seconds", default=8.0, type=click.FloatRange(1.5, 30), help="Length of an excerpt.")
+@click.option(
+    "--normalise/--no-normalise",
+    default=False,
+    help="Bring each song's peak to full scale before coding (with --music).",
+)
+@coded_rate_option(" (with --music)")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Decides the excerpts and the restored takes.")
 @click.option("--overwrite", is_flag=True, help="Replace the files of an earlier test.")
 def build(
@@ -65,18 +78,21 @@ def build(
     manifest: Path | None,
     pairs: Path | None,
     split: str,
-    model: Path | None,
+    model_paths: tuple[Path, ...],
     kbps: tuple[int, ...],
     excerpts: int,
     seconds: float,
+    normalise: bool,
+    coded_rate_hz: int | None,
     seed: int,
     overwrite: bool,
 ) -> None:
     """Make a listening test in OUT.html, and its key in OUT.key.json.
 
-    The page holds every excerpt as the original, as mono MP3 at each bitrate and as one random take restored
-    from each, unlabelled. It works without a server and contacts nobody: give it to listeners in any way, and
-    have them send back the file that it saves. Keep the key to yourself; `analyse` needs it.
+    The page holds every excerpt as the original, as mono MP3 at each bitrate and as each model restores that (a
+    random take of one with noise), unlabelled. Excerpts and MP3s are those of `restorer evaluate`. The page works
+    without a server and contacts nobody: give it to listeners in any way, and have them send back the file that
+    it saves. Keep the key to yourself; `analyse` needs it.
     """
     kbps = tuple(dict.fromkeys(kbps)) or (16, 32, 64)
     for value in kbps:
@@ -84,8 +100,10 @@ def build(
             raise ConfigError(f"kbps must be one of {list(MONO_KBPS)} and not {value}")
     if (music is None) == (pairs is None):
         raise ConfigError("give either --music or --pairs, and not both")
-    if manifest is not None and music is None:
-        raise ConfigError("--manifest goes with --music; a pairs folder knows its splits")
+    if music is None and (manifest or normalise or coded_rate_hz):
+        raise ConfigError(
+            "--normalise, --manifest and --coded-rate go with --music: a pairs folder knows its splits and is coded"
+        )
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"OUT must end in .html and not '{out.suffix}'")
     key_path = out.with_suffix(".key.json")
@@ -96,29 +114,29 @@ def build(
             raise RestorerError(f"{path} exists already; name another file or pass --overwrite")
     codings = [f"{value}m" for value in kbps]
     if music is not None:
-        pieces = find_music(music, manifest, split, codings)
+        pieces = find_music(music, manifest, split, codings, coded_rate_hz)
     else:
         pieces = find_pairs(pairs or Path(), split, codings)
-
-    from restorer import Restorer
-
-    restorer = Restorer(model)
-    if restorer.sample_rate != SAMPLE_RATE:
-        raise ConfigError(f"the model must work at {SAMPLE_RATE} Hz and not {restorer.sample_rate}")
+    coded_rate_hz = common_coded_rate(pieces)
+    models = open_conditions(model_paths or (None,))
     whole = [piece for piece in pieces if set(codings) <= set(piece.codings)]
-    places = choose_places(whole, excerpts, seconds, seed)
-    count = len(places) * (1 + 2 * len(kbps))
+    places = choose_places(whole, excerpts, seconds, seed, normalise)
+    count = len(places) * (1 + (1 + len(models)) * len(kbps))
     versions = []
     with click.progressbar(length=count, label="Versions", file=sys.stderr) as bar:
-        for version in make_versions(places, kbps, restorer, seed):
+        for version in make_versions(places, kbps, models, seed, normalise):
             versions.append(version)
             bar.update(1)
-    info = restorer.model_info
     facts = {
         "seed": seed,
         "split": split,
         "seconds": seconds,
-        "model": {"name": info.name, "version": info.version},
+        "normalise": normalise,
+        "coded_rate_hz": coded_rate_hz,
+        "models": {
+            condition: {"name": restorer.model_info.name, "version": restorer.model_info.version}
+            for condition, restorer in models.items()
+        },
     }
     page, key = assemble(versions, places, facts)
     # The key first: a page without its key would waste its listeners' time.
@@ -141,6 +159,29 @@ def build(
             "Note: the page is large for e-mail and phones; --excerpts and --seconds make it smaller",
             err=True,
         )
+
+
+def open_conditions(paths: Sequence[Path | None]) -> dict[str, "Restorer"]:
+    """The models under test by the paper's names for them: "det" has no noise, "sto" has.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        A model cannot be used, works at another rate than 44.1 kHz, or two are of one kind.
+    """
+    from restorer import Restorer
+
+    models: dict[str, Restorer] = {}
+    for path in paths:
+        restorer = Restorer(path)
+        if restorer.sample_rate != SAMPLE_RATE:
+            raise ConfigError(f"the model must work at {SAMPLE_RATE} Hz and not {restorer.sample_rate}")
+        condition = "sto" if restorer.model_info.noise_size else "det"
+        if condition in models:
+            kind = "with" if condition == "sto" else "without"
+            raise ConfigError(f"--model must name one model {kind} noise and not two; '{path}' is the second")
+        models[condition] = restorer
+    return dict(sorted(models.items()))
 
 
 @listening_test.command("analyse")
