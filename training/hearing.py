@@ -6,6 +6,7 @@ what has no useful gradient: the bandwidths, and what is all or nothing once a d
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from restorer.metrics import peaq_ear as ear
 from restorer.metrics import peaq_patterns as patterns
-from restorer.metrics.peaq_movs import MASKING, level_steps_db
+from restorer.metrics.peaq_movs import LEVEL_STEP_POLYNOMIAL, MASKING
 
 RATE_HZ = 44100
 FRAMES_PER_SECOND = RATE_HZ / ear.HOP
@@ -29,35 +30,49 @@ HEARD = 1.0  # power of 0 dB SPL: differences below it are not heard
 _TAPS = 12  # of the smoothing filters; the slowest has decayed to 0.5 %
 
 
-def hearing_loss(restored: Tensor, original: Tensor, bandwidth_hz: Tensor) -> Tensor:
+class Heard(NamedTuple):
+    """What the ear makes of signals (B, samples)."""
+
+    powers: Tensor  # (B, frames, bins), relative to 0 dB SPL
+    spread: Tensor  # (B, frames, bands), pattern on the basilar membrane
+    excitation: Tensor  # (B, frames, bands), the same with forward masking
+
+
+def listen(audio: Tensor) -> Heard:
+    """Pass signals (B, samples) at 44.1 kHz, at least 8192 samples, through the ear."""
+    c = _constants(audio.device)
+    powers = _powers(audio)
+    spread = _spread((powers * c["weights"]) @ c["grouping"] + c["internal_noise"])
+    return Heard(powers, spread, torch.maximum(_smooth(spread, c["smearing"]), spread))
+
+
+def hearing_loss(restored: Heard, original: Heard, bandwidth_hz: Tensor) -> Tensor:
     """How much the distortion index of PEAQ falls through what differs, in its units: 0 for equal signals or less.
 
     Bands above the original's own bandwidth do not count.
 
-    Shape: restored, original (B, samples) at 44.1 kHz, at least 8192 samples; bandwidth_hz (B,) -> (B,).
+    Shape: restored, original as `listen` hears B signals; bandwidth_hz (B,) -> (B,).
     """
-    c = _constants(restored.device)
-    powers = [_powers(audio) for audio in (original, restored)]
+    c = _constants(restored.powers.device)
     inside = (c["upper_hz"] < bandwidth_hz[:, None])[:, None].float()  # (B, 1, bands)
     share = inside.mean(dim=2).clamp(min=1e-3)[:, 0]
-    bands = [(power * c["weights"]) @ c["grouping"] + c["internal_noise"] for power in powers]
-    spreads = [_spread(band) for band in bands]
-    excitations = [torch.maximum(_smooth(pattern, c["smearing"]), pattern) for pattern in spreads]
-
-    noise = (((powers[0] + 1e-3).sqrt() - (powers[1] + 1e-3).sqrt()).square() * c["weights"]) @ c["grouping"]
-    ratio = (noise * c["masking"] / excitations[0] * inside)[:, SETTLING_FRAMES:]
+    noise = (original.powers + 1e-3).sqrt() - (restored.powers + 1e-3).sqrt()
+    noise = (noise.square() * c["weights"]) @ c["grouping"]
+    ratio = (noise * c["masking"] / original.excitation * inside)[:, SETTLING_FRAMES:]
     noise_to_mask_db = 10 * torch.log10(ratio.mean(dim=(1, 2)) / share + 1e-3) + 24
 
     total = NOISE_TO_MASK_PER_DB * noise_to_mask_db
-    total = total + MODULATION * _modulation_difference(*spreads, inside, share)
-    total = total + DETECTION * _detection(*excitations, inside)
-    return total + HARMONIC_ERROR * _harmonic_error(*powers)
+    total = total + MODULATION * _modulation_difference(original.spread, restored.spread, inside, share)
+    total = total + DETECTION * _detection(original.excitation, restored.excitation, inside)
+    return total + HARMONIC_ERROR * _harmonic_error(original.powers, restored.powers)
 
 
 @lru_cache(maxsize=8)
 def _constants(device: torch.device) -> dict[str, Tensor]:
     """Tables of the ear model on a device; never change them in place."""
-    distance = np.arange(ear.BANDS)[None] - np.arange(ear.BANDS)[:, None]
+    index = np.arange(ear.BANDS)
+    distance = index[None] - index[:, None]
+    down = 10 ** (-2.7 * ear.BAND_WIDTH_BARK)
     arrays = {
         "window": ear.frame_window(),
         "weights": ear.ear_weights(RATE_HZ),
@@ -67,8 +82,10 @@ def _constants(device: torch.device) -> dict[str, Tensor]:
         "masking": MASKING,
         "smearing": _filter(patterns.decays(patterns.SMEARING_SECONDS, FRAMES_PER_SECOND)),
         "adaptation": _filter(patterns.decays(patterns.ADAPTATION_SECONDS, FRAMES_PER_SECOND)),
-        "above": distance.clip(min=0),
-        "below": (-distance).clip(min=0),
+        "above": distance.clip(min=0) * patterns.SPREADING_POWER,
+        "below": down ** (patterns.SPREADING_POWER * (-distance).clip(min=0)),
+        "below_area": (1 - down ** (index + 1)) / (1 - down) - 1,
+        "bands_above": ear.BANDS - index,
         "slope_up": (-2.4 - 23 / ear.CENTRE_HZ) * ear.BAND_WIDTH_BARK * math.log(10),
         "unit": patterns.spread_unscaled(np.ones((1, ear.BANDS))),
     }
@@ -97,9 +114,9 @@ def _spread(pattern: Tensor) -> Tensor:
     c = _constants(pattern.device)
     with torch.no_grad():
         up = c["slope_up"] + 0.2 * ear.BAND_WIDTH_BARK * pattern.log()
-        slopes = c["above"] * up[..., None] + c["below"] * (-2.7 * ear.BAND_WIDTH_BARK * math.log(10))
-        area = slopes.exp().sum(dim=-1)
-        slopes = (patterns.SPREADING_POWER * slopes).exp()
+        up = up.clamp(max=-1e-3)  # as it is below 120 dB
+        area = c["below_area"] + torch.expm1(c["bands_above"] * up) / torch.expm1(up)  # geometric series
+        slopes = (c["above"] * up[..., None]).exp_().mul_(c["below"])
     source = (pattern / area).pow(patterns.SPREADING_POWER)
     return (source[..., None, :] @ slopes)[..., 0, :].pow(1 / patterns.SPREADING_POWER) / c["unit"]
 
@@ -123,10 +140,19 @@ def _modulation_difference(reference: Tensor, test: Tensor, inside: Tensor, shar
 def _detection(reference: Tensor, test: Tensor, inside: Tensor) -> Tensor:
     """`ADBB` of excitations as if every frame were distorted, per excerpt: (B,)."""
     levels = [10 * torch.log10(pattern[:, SETTLING_FRAMES:]) for pattern in (reference, test)]
-    steps = level_steps_db(*(level.detach().cpu().numpy() for level in levels))
-    steps = torch.from_numpy(steps).to(test)
+    steps = _level_steps_db(*(level.detach() for level in levels))
     found = ((levels[0] - levels[1]).abs() / steps * inside).sum(dim=2).mean(dim=1)
     return torch.log10(found + 0.3)
+
+
+def _level_steps_db(reference_db: Tensor, test_db: Tensor) -> Tensor:
+    """`peaq_movs.level_steps_db` on any device."""
+    level = 0.3 * torch.maximum(reference_db, test_db) + 0.7 * test_db
+    positive = level.clamp(min=1e-3)
+    steps = 5.95072 * (6.39468 / positive).pow(1.71332)
+    for power, factor in enumerate(reversed(LEVEL_STEP_POLYNOMIAL)):
+        steps = steps + factor * positive.pow(power)
+    return torch.where(level > 0, steps, 1e30)
 
 
 def _harmonic_error(reference: Tensor, test: Tensor) -> Tensor:

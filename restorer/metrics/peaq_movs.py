@@ -19,6 +19,8 @@ _DISTURBED = 10**0.15
 _BAND_INDEX = np.arange(BANDS)
 MASKING = 10 ** (np.where(_BAND_INDEX * BAND_WIDTH_BARK <= 12, 3, 0.25 * _BAND_INDEX * BAND_WIDTH_BARK) / 10)
 
+LEVEL_STEP_POLYNOMIAL = (9.01033e-11, 5.05622e-6, -0.00102438, 0.0550197, -0.198719)  # highest power first
+
 # Name, smallest value, largest value and weights into the three hidden nodes, as tabulated in section 6.
 _NETWORK = {
     "BandwidthRefB": (393.916656, 921.0, (-0.502657, 0.436333, 1.219602)),
@@ -104,7 +106,7 @@ def level_steps_db(reference_db: np.ndarray, test_db: np.ndarray) -> np.ndarray:
     """Smallest level difference in dB that is heard between two excitations in dB."""
     level = 0.3 * np.maximum(reference_db, test_db) + 0.7 * test_db
     positive = np.maximum(level, 1e-3)
-    polynomial = np.polyval((9.01033e-11, 5.05622e-6, -0.00102438, 0.0550197, -0.198719), positive)
+    polynomial = np.polyval(LEVEL_STEP_POLYNOMIAL, positive)
     return np.where(level > 0, 5.95072 * (6.39468 / positive) ** 1.71332 + polynomial, 1e30)
 
 
