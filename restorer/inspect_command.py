@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,13 +28,14 @@ def inspect(inputs: tuple[Path, ...], as_json: bool, png: Path | None) -> None:
     """Say how audio files were coded, where their spectrum is cut, and whether to restore them.
 
     The cut-off is the -6 dB point of the steep edge that a codec's low-pass leaves; "none" means that the
-    spectrum fades out by itself. Exit status 1 if a file could not be read.
+    spectrum fades out by itself. Exit status 1 if one of several files could not be read; --json lists it with
+    its "path" and "error".
     """
     files = find_audio(inputs)
     many = len(files) > 1
     named = name_pictures([place for _, place in files], png, many) if png else []
     pictures = {path: picture for (path, _), picture in zip(files, named, strict=False)}
-    found: list[Inspection] = []
+    found: list[dict[str, Any]] = []
     failed = 0
     rows: list[tuple[str, ...]] = [_COLUMNS]
     for (path, result), (_, place) in zip(inspect_all([path for path, _ in files]), files, strict=True):
@@ -41,17 +43,19 @@ def inspect(inputs: tuple[Path, ...], as_json: bool, png: Path | None) -> None:
             if not many:
                 raise result
             failed += 1
-            click.echo(f"Failed: {' '.join(str(result).split())}", err=True)
+            error = " ".join(str(result).split())
+            click.echo(f"Failed: {error}", err=True)
+            found.append({"path": str(path), "error": error})
             continue
-        found.append(result)
+        found.append(result.as_dict())
         for warning in result.warnings:
             click.echo(f"Warning: {warning}", err=True)
         rows.append(_row(place, result))
         if path in pictures:
             _draw(result, pictures[path])
     if as_json:
-        click.echo(json.dumps([result.as_dict() for result in found], indent=1, ensure_ascii=False))
-    elif found:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    elif len(rows) > 1:
         click.echo(format_table(rows))
     if failed:
         click.get_current_context().exit(1)

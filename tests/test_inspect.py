@@ -189,5 +189,8 @@ def test_command(tmp_path: Path, music: np.ndarray, monkeypatch: pytest.MonkeyPa
     (tmp_path / "album" / "bad.mp3").write_text("no music")
     result = run(tmp_path / "album", "--json")
     assert result.exit_code == 1
-    assert len(json.loads(result.stdout)) == 2
-    assert result.stderr.startswith("Failed: ")
+    entries = {Path(entry["path"]).name: entry for entry in json.loads(result.stdout)}
+    assert (entries["low.mp3"]["verdict"], entries["full.wav"]["verdict"]) == ("restore", "leave")
+    failed = entries["bad.mp3"]
+    assert set(failed) == {"path", "error"} and failed["error"].startswith("cannot read ")
+    assert result.stderr == f"Failed: {failed['error']}\n"
