@@ -34,6 +34,7 @@ from restorer.restore_pictures import BatchPictures
 
 if TYPE_CHECKING:
     from restorer.restore_command import Options
+    from restorer.restorer import Restorer
 
 _DEFAULT_FORMAT = "flac"
 _MOST_BARS = 16
@@ -53,11 +54,13 @@ def restore_batch(sources: tuple[Location, ...], out: Location, options: Options
     settings = Settings(options.mix, options.subtype, options.overwrite, options.forced, options.brightness)
     sha256 = model_sha256(options.model)
     record = Record(out, sha256, settings.as_key())
+    todo = sum(not record.is_done(job) for job in jobs)
     if options.dry_run:
+        if todo:
+            _load(options, "cpu" if options.cluster else options.device, 1)  # a real run would refuse, too
         _show_preview(jobs, record, settings, out)
         return
 
-    todo = sum(not record.is_done(job) for job in jobs)
     model: dict[str, Any] = {"sha256": sha256}
     outcomes: list[Outcome] = []
     shown = {"format": suffix[1:], "seeds": list(options.seeds), **settings.as_key()}
@@ -92,26 +95,30 @@ def _workers(
     if not todo:
         yield []
         return
-    from restorer import Restorer
-
     if options.cluster is None:
         jobs = options.jobs or 1
         threads = options.threads or (max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None)
-        restorer = Restorer(options.model, device=options.device, threads=threads)
-        restorer.check_brightness(options.brightness)
+        restorer = _load(options, options.device, threads)
         model |= {"name": restorer.model_info.name, "version": restorer.model_info.version, "device": restorer.device}
         yield [LocalWorker(restorer)] * min(jobs, todo)
         return
     from restorer.batch_ray import ray_workers
 
     device = options.cluster.choose_device(options.device)
-    local = Restorer(options.model, device="cpu", threads=1)  # is it a model at all, before it travels
-    local.check_brightness(options.brightness)
-    info = local.model_info
+    info = _load(options, "cpu", 1).model_info  # is it a model at all, before it travels
     model |= {"name": info.name, "version": info.version, "device": device}
     data = read_model(options.model)
     with ray_workers(options.cluster, data, device, options.threads, todo, tell) as actors:
         yield actors
+
+
+def _load(options: Options, device: str, threads: int | None) -> Restorer:
+    """The model, which can do what is asked of it, or the error that says why not."""
+    from restorer import Restorer
+
+    restorer = Restorer(options.model, device=device, threads=threads)
+    restorer.check_brightness(options.brightness)
+    return restorer
 
 
 def _show_preview(jobs: list[Job], record: Record, settings: Settings, out: Location) -> None:
@@ -125,7 +132,8 @@ def _tell(outcome: Outcome, screen: Screen) -> None:
     for warning in outcome.warnings:
         screen.say(f"Warning: {warning}")
     if outcome.status == "failed":
-        screen.say(f"Failed: {outcome.source}: {outcome.note}")
+        named = outcome.source in outcome.note
+        screen.say(f"Failed: {outcome.note}" if named else f"Failed: {outcome.source}: {outcome.note}")
     elif outcome.status == "copied":
         screen.say(f"Note: {outcome.source}: {outcome.note} (--force restores it)")
 

@@ -84,7 +84,8 @@ def test_a_folder(tmp_path: Path, album: Path, model: Path, jobs: int) -> None:
     assert tree(out) == ["cd 1/one.flac", "cd 2/two.flac", "full.flac"]
     assert statuses(out) == {"one.mp3": "restored", "two.wav": "restored", "full.flac": "copied", "bad.mp3": "failed"}
     assert [report(out)[name] for name in ("files", "restored", "copied", "skipped", "failed")] == [4, 2, 1, 0, 1]
-    assert "cannot read" in result.stderr and "bad.mp3" in result.stderr
+    (failure,) = [line for line in result.stderr.splitlines() if line.startswith("Failed: ")]
+    assert failure.startswith(f"Failed: cannot read {album / 'bad.mp3'}: ") and failure.count("bad.mp3") == 1
     assert "full.flac: transparent: leave; copied unprocessed (--force restores it)" in result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["FILE", "STATUS", "LENGTH", "TIME", "NOTE"]
@@ -145,6 +146,20 @@ def test_dry_run_writes_nothing(tmp_path: Path, album: Path, model: Path) -> Non
     (album / "bad.mp3").unlink()
     run(album, tmp_path / "out", model=model)
     assert "0 restored, 0 copied, 3 skipped" in run(album, tmp_path / "out", "--dry-run", model=model).stdout
+
+
+def test_dry_run_refuses_what_the_real_run_refuses(tmp_path: Path, album: Path, model: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model" * 99)
+    for file, more, words in (
+        (model, ["--brightness", "bright"], "brightness"),
+        (tmp_path / "broken.onnx", [], "no readable ONNX model"),
+        (tmp_path / "missing.onnx", [], "does not exist"),
+        (model, ["--ray-cpus", 1], "go with --ray"),
+    ):
+        real = run(album, tmp_path / "out", *more, model=file)
+        dry = run(album, tmp_path / "out", *more, "--dry-run", model=file)
+        assert (dry.exit_code, dry.stderr) == (real.exit_code, real.stderr) == (2, dry.stderr)
+        assert words in dry.stderr and len(dry.stderr.splitlines()) == 1 and dry.stdout == ""
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "mp3", "ogg", "opus"])
