@@ -51,6 +51,9 @@ COMMANDS = {
         "Make pairs of MP3 and original for training.",
         "train",
     ),
+    "mix": Entry(
+        "restorer.training.mix_command", "mix_command", "Make more training songs out of those that are there.", "train"
+    ),
     "train": Entry("restorer.training.train_command", "train_command", "Train a model.", "train"),
     "evaluate": Entry("restorer.training.evaluate_command", "evaluate", "Measure a model on held-out pairs.", "train"),
     "listening-test": Entry(

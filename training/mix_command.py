@@ -1,0 +1,94 @@
+"""`restorer mix`: more training songs from those that are there, with voices and one-shots on top."""
+
+import csv
+import io
+from pathlib import Path
+
+import click
+import soundfile
+
+from restorer.errors import ConfigError
+from restorer.training.manifest import read_manifest
+from restorer.training.mixing import SHORTEST_SECONDS, Mixer, Source
+from restorer.training.mp3 import SAMPLE_RATE
+from restorer.training.prepare_command import EXTENSIONS
+from restorer.whole_file import whole_file
+
+COLUMNS = ("file", "split", "bandwidth_hz", "artist", "title", "licence")
+
+
+@click.command("mix", context_settings={"show_default": True})
+@click.argument("music_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("mixes_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--voices",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of dry singing and speech.",
+)
+@click.option(
+    "--oneshots",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of single sounds: drums, notes.",
+)
+@click.option("--count", default=60, type=click.IntRange(1), help="Number of mixes.")
+@click.option("--seconds", default=40.0, type=click.FloatRange(SHORTEST_SECONDS, 3600), help="Length of each.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Chooses other mixes.")
+def mix_command(
+    music_dir: Path,
+    mixes_dir: Path,
+    voices: Path | None,
+    oneshots: Path | None,
+    count: int,
+    seconds: float,
+    seed: int,
+) -> None:
+    """Make training songs in MIXES_DIR out of the train split of MUSIC_DIR/MANIFEST.csv.
+
+    Each mix is a stretch of a song, played faster or slower, equalised, wider or narrower, sometimes louder, with
+    voices and one-shots mixed in. MIXES_DIR gets FLAC files and a MANIFEST.csv that puts all of them into the
+    train split and names what is in each: `restorer prepare MIXES_DIR PAIRS_DIR` adds them to the pairs.
+    """
+    manifest = music_dir / "MANIFEST.csv"
+    if not manifest.is_file():
+        raise ConfigError(f"'{manifest}' must say which songs are for training; see restorer prepare --manifest")
+    rows = {name: row for name, row in read_manifest(manifest).items() if row["split"] == "train"}
+    if not rows:
+        raise ConfigError(f"manifest '{manifest}' has no song of split 'train' to mix from")
+    missing = [name for name in rows if not (music_dir / name).is_file()]
+    if missing:
+        raise ConfigError(f"manifest '{manifest}' names {len(missing)} missing files, the first: '{missing[0]}'")
+    if (mixes_dir / "MANIFEST.csv").exists():
+        raise ConfigError(f"'{mixes_dir}' holds mixes already; choose another folder")
+    songs = [Source(music_dir / name, float(row.get("bandwidth_hz") or SAMPLE_RATE / 2)) for name, row in rows.items()]
+    mixer = Mixer(songs, _sounds(voices), _sounds(oneshots), seconds, seed)
+    known = {music_dir / name: row for name, row in rows.items()}
+    mixes_dir.mkdir(parents=True, exist_ok=True)
+    made = []
+    with click.progressbar(range(count), label="Mixes", show_pos=True) as bar:
+        for index in bar:
+            audio, bandwidth_hz, used = mixer.mix(index)
+            name = f"mix{seed}-{index:04d}.flac"
+            flac = io.BytesIO()
+            soundfile.write(flac, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+            with whole_file(mixes_dir / name) as partial:
+                partial.write_bytes(flac.getbuffer())
+            made.append([name, "train", f"{bandwidth_hz:.0f}", *_credit(used, known)])
+    with whole_file(mixes_dir / "MANIFEST.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *made])
+
+
+def _sounds(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not found:
+        raise ConfigError(f"no sounds below '{folder}'; looked for {', '.join(EXTENSIONS)}")
+    return found
+
+
+def _credit(used: list[Path], known: dict[Path, dict[str, str]]) -> tuple[str, str, str]:
+    """Artist, title and licence of a mix: its song's, and the names of the sounds in it."""
+    song = next((known[path] for path in used if path in known), {})
+    sounds = sorted({path.name for path in used if path not in known})
+    title = " + ".join([song.get("title", "")] * bool(song) + sounds)
+    return song.get("artist", ""), title, song.get("licence", "")
