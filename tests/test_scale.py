@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ from restorer.training.loader import Excerpts, load, shards
 from restorer.training.pairs import Pairs
 from restorer.training.train import Trainer, train
 from restorer.training.train_command import train_command
-from restorer.training.wgan import build_trainer
+from restorer.training.wgan import Segments, build_trainer
 
 CPU = torch.device("cpu")
 KINDS = ("hinge", "wgan", "paper")
@@ -246,6 +247,20 @@ def test_loader_gives_the_same_excerpts_from_any_start_and_rank(pairs_dir, small
             for row, place in enumerate(range(4 + 4 * index + rank, 8 + 4 * index, 2)):
                 for got, expected in zip(batch, everything[place], strict=True):
                     np.testing.assert_array_equal(got[row], expected)
+
+
+def test_excerpts_travel_to_workers_that_are_spawned(pairs_dir, small_config):
+    """Where processes do not fork, excerpts are pickled: they come out the same, and without what was read."""
+    toy = toy_paper_config()
+    pairs = Pairs(pairs_dir, "train", quick=True)
+    for excerpts in (Excerpts(pairs, small_config, 2), Segments(pairs, toy, toy.wgan, 1)):
+        expected = excerpts[1]
+        sent = pickle.dumps(excerpts)
+        assert len(sent) < 20_000
+        again = pickle.loads(sent)
+        assert len(again) == len(excerpts) and again.pairs.quick
+        for got, value in zip(again[1], expected, strict=True):
+            np.testing.assert_array_equal(got, value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

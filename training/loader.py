@@ -45,8 +45,9 @@ def shards(items: int, batch: int, rank: int, size: int) -> Iterator[list[int]]:
 def load(excerpts: Dataset, batch: int, workers: int, world: World) -> Iterator[list[Tensor]]:
     """Yield this rank's share of each global batch on its device: (batch / size, samples) x 2, (batch / size,).
 
-    Workers decode up to four batches ahead each; to a CUDA device, batches are copied from pinned memory while
-    the device computes. Closing the iterator ends the workers.
+    Workers decode up to four batches ahead each, while the device computes. To a CUDA device, batches are copied from
+    pinned memory, so that the process queues the step's first kernels and does not wait for the copy. Closing the
+    iterator ends the workers.
 
     Raises
     ------

@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -85,6 +86,13 @@ class Pairs:
             raise RestorerError(
                 f"'{folder}' holds no finished songs of split '{split}' (of {len(found)} songs); run restorer prepare"
             )
+        self._mp3 = lru_cache(maxsize=4096)(self._load_mp3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_mp3"}  # a process opens its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self._mp3 = lru_cache(maxsize=4096)(self._load_mp3)
 
     def _load_mp3(self, song_id: str, coding: str) -> Mp3:
