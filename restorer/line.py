@@ -7,6 +7,8 @@ import numpy as np
 from restorer.model_file import Model, States
 from restorer.transform import Analysis, Float32, Synthesis
 
+# Takes whose rested states a line keeps, so that going back and forth between some costs nothing.
+_KEPT_TAKES = 4
 # Frames of one session call, all rows of the batch together, and of one row: they bound the memory.
 _FRAMES_PER_CALL = 512
 _FRAMES_PER_ROW = 64
@@ -39,7 +41,8 @@ class Line:
         self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
         self._run = model.bind(batch)
         self._noise: Float32 = np.zeros((voices, info.noise_size), np.float32)
-        self._rested: States | None = None
+        self._rested: dict[bytes, States] = {}
+        self._warm_up()
 
     @property
     def received_samples(self) -> int:
@@ -50,16 +53,20 @@ class Line:
         """Go on with other noise, ``(voices, noise_size)``, from the next frame on."""
         self._noise = noise
         self._run.set_noise(np.repeat(noise, self._channels, axis=0))
-        self._rested = None
+
+    def rest(self, noise: Float32) -> None:
+        """Find the states that silence leaves behind with this noise, so that `reset` need not.
+
+        It may run in another thread while the line goes on.
+        """
+        self._rested_with(noise)
 
     def reset(self) -> None:
         """Forget the signal; what came before the next sample is silence."""
         info = self._model.info
         self._analysis.reset()
         self._synthesis.reset()
-        if self._rested is None:
-            self._rested = self._rest()
-        self._run.set_states(self._rested)
+        self._run.set_states(self._model.repeat_states(self._rested_with(self._noise), self._channels))
         # What precedes the first sample: the delay line's frames, then the part of the windows before time 0.
         self._skip_frames = info.lookahead_frames
         self._skip_samples = info.window_samples - info.hop_samples
@@ -77,23 +84,26 @@ class Line:
         for start in range(0, max(1, block.shape[1]), step):
             yield self._step(block[:, start : start + step])
 
-    def _rest(self) -> States:
-        """The states after `warmup_frames` of silence; all channels of a voice are alike.
-
-        The first calls of a run are slow, since memory is planned and touched there: they are made here, one with
-        each of its two sets of states.
-        """
-        info = self._model.info
-        silence = np.zeros((self._voices * self._channels, 2, 1, info.bins), np.float32)
+    def _warm_up(self) -> None:
+        """Make the slow calls, one with each of the run's two sets of states: memory is planned and touched there."""
+        silence = np.zeros((self._voices * self._channels, 2, 1, self._model.info.bins), np.float32)
         for _ in range(2):
             self._synthesis(self._run(silence))
-        self._synthesis.reset()
-        run = self._model.bind(self._voices)
-        run.set_noise(self._noise)
-        for start in range(0, info.warmup_frames, self._step_frames):
-            frames = min(self._step_frames, info.warmup_frames - start)
-            run(np.zeros((self._voices, 2, frames, info.bins), np.float32))
-        return self._model.repeat_states(run.get_states(), self._channels)
+
+    def _rested_with(self, noise: Float32) -> States:
+        """The states after `warmup_frames` of silence, of one channel: all of a voice are alike."""
+        info, key = self._model.info, noise.tobytes()
+        states = self._rested.get(key)
+        if states is None:
+            run = self._model.bind(self._voices)
+            run.set_noise(noise)
+            for start in range(0, info.warmup_frames, self._step_frames):
+                frames = min(self._step_frames, info.warmup_frames - start)
+                run(np.zeros((self._voices, 2, frames, info.bins), np.float32))
+            states = run.get_states()
+            # Replaced as a whole: another thread may be reading it.
+            self._rested = dict([*self._rested.items(), (key, states)][-_KEPT_TAKES:])
+        return states
 
     def _step(self, block: Float32) -> tuple[Float32, Float32]:
         self._received += block.shape[1]

@@ -147,9 +147,19 @@ class Stream:
         The windows of the frames overlap, so this is a fade as long as a window and no click; once the
         generator's context has passed, the output is that of a stream with this seed from its start.
         """
-        if not self._one_take:
-            raise ConfigError(f"the seed of a stream of {self._takes} seeds cannot be changed; start another")
+        self._check_one_take()
         self._set_noise([seed])
+
+    def rest(self, seed: int, brightness: str | float | None = None) -> None:
+        """Compute what `reset` needs once the stream has this take; the sound of now stays.
+
+        A start with a take that is new to the stream costs some tens of milliseconds, as the generator comes to
+        rest on silence. A live program has them here before a change, in any thread, while another one processes.
+        """
+        self._check_one_take()
+        drawn = draw_noise(seed, self._model.info.noise_size)[None]
+        value = check_brightness(brightness)
+        self._line.rest(place_noise(drawn, value, self._model.info.brightness, self._model.source))
 
     @property
     def brightness(self) -> float | None:
@@ -215,6 +225,10 @@ class Stream:
                 pieces.append(self._advance(np.zeros((self.channels, self.latency_samples), np.float32)))
         empty = np.zeros((self._takes, self.channels, 0), np.float32)
         return self._shaped(np.concatenate([empty, *pieces], axis=2))
+
+    def _check_one_take(self) -> None:
+        if not self._one_take:
+            raise ConfigError(f"the seed of a stream of {self._takes} seeds cannot be changed; start another")
 
     def _set_noise(self, seeds: Sequence[int]) -> None:
         self._drawn = np.stack([draw_noise(seed, self._model.info.noise_size) for seed in seeds])
