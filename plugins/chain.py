@@ -8,7 +8,8 @@ from typing import Any, SupportsIndex, overload
 
 from restorer.errors import RestorerError
 from restorer.plugins.effect import Effect
-from restorer.plugins.native import NativeLock, NativeRun, is_native, parts
+from restorer.plugins.native import NativeLock, NativeRun, check_native_format, is_native, parts
+from restorer.stream import replace_damage
 from restorer.transform import Float32
 
 
@@ -27,6 +28,10 @@ class Chain(Effect, MutableSequence[Any]):
     for an empty place. With native plug-ins alone it gives what `pedalboard.Pedalboard` gives, bit for bit,
     and their state survives blocks that grow. Latency is compensated as pedalboard does it. Changes of the
     list count from the next call on; they may come from another thread.
+
+    Formats are those of `RestorerPlugin` where one is in the chain, and any that pedalboard takes where none is.
+    With one of ours in it, what is NaN, infinite or beyond 120 dB over full scale is 0 for the whole chain: a native
+    plug-in in front would never recover from it.
 
     With reset=False a native PitchShift never returns a sample (pedalboard 0.9.26), in a chain as alone.
 
@@ -92,6 +97,13 @@ class Chain(Effect, MutableSequence[Any]):
         with self._edit:
             self._plugins = (*self._plugins, value)
 
+    def prepare(self, channels: int, sample_rate: float) -> None:
+        """`RestorerPlugin.prepare` for all of ours in the chain; native plug-ins have nothing of the kind."""
+        for effect in self._ours():
+            effect.prepare(channels, sample_rate)
+        with self._held():
+            self._expect(self._check_format(channels, sample_rate))
+
     @reprlib.recursive_repr("<restorer.plugins.Chain ...>")
     def __repr__(self) -> str:
         plural = "" if len(self) == 1 else "s"
@@ -133,8 +145,22 @@ class Chain(Effect, MutableSequence[Any]):
                     seen[id(part)] = part
                 yield plugin
 
-    def _known_latency(self, sample_rate: int) -> int:
+    def _ours(self) -> list[Effect]:
+        return [leaf for leaf in self._flatten({}) if isinstance(leaf, Effect)]
+
+    def _rest(self) -> None:
+        for effect in self._ours():
+            effect._rest()
+
+    def _known_latency(self, sample_rate: float) -> int:
         return sum(node._known_latency(sample_rate) for node in self._nodes if isinstance(node, Effect))
+
+    def _check_format(self, channels: int, sample_rate: float) -> tuple[int, float]:
+        check = super()._check_format if self._has_ours() else check_native_format
+        return check(channels, sample_rate)
+
+    def _has_ours(self) -> bool:
+        return any(isinstance(node, Effect) for node in self._nodes)
 
     def _forget(self) -> None:
         self._block = None
@@ -152,7 +178,9 @@ class Chain(Effect, MutableSequence[Any]):
         self._provided = self._returned = audio.shape[1]
         return self._nodes[0].process_whole(audio, self._format[1], self._block)
 
-    def _advance(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+    def _advance(self, audio: Float32, sample_rate: float, block_samples: int) -> Float32:
+        if self._has_ours():
+            audio, _ = replace_damage(audio)
         if self._block is None:
             self._block = min(block_samples, audio.shape[1])
         for node in self._nodes:

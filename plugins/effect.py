@@ -40,7 +40,7 @@ class Effect(ABC):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Channels and sample rate of the stream that the state belongs to.
-        self._format: tuple[int, int] | None = None
+        self._format: tuple[int, float] | None = None
         self._provided = 0
         self._returned = 0
         # The layout of the latest call.
@@ -114,7 +114,7 @@ class Effect(ABC):
                 if reset:
                     self._start_over()
                 return np.zeros(array.shape, np.float32)
-            before, self._format = self._format, check_format(audio.shape[0], sample_rate)
+            before, self._format = self._format, self._check_format(audio.shape[0], sample_rate)
             audio = np.ascontiguousarray(audio)
             if reset:
                 return self._shaped(self._run_whole(audio, block_samples))
@@ -126,6 +126,7 @@ class Effect(ABC):
 
     def reset(self) -> None:
         """Forget the signal, and which axis held the channels; parameters stay."""
+        self._rest()
         with self._held():
             self._start_over()
             self._channels, self._channels_first = 0, None
@@ -138,7 +139,11 @@ class Effect(ABC):
             return self._shaped(rest)
 
     @abstractmethod
-    def _advance(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+    def prepare(self, channels: int, sample_rate: float) -> None:
+        """Do what takes time before the first block of a stream in this format comes."""
+
+    @abstractmethod
+    def _advance(self, audio: Float32, sample_rate: float, block_samples: int) -> Float32:
         """Feed the next samples, ``(channels, n)`` with n > 0; return those that are ready."""
 
     @abstractmethod
@@ -146,8 +151,16 @@ class Effect(ABC):
         """Clear the state."""
 
     @abstractmethod
-    def _known_latency(self, sample_rate: int) -> int:
+    def _known_latency(self, sample_rate: float) -> int:
         """Samples of latency that there are at least."""
+
+    def _check_format(self, channels: int, sample_rate: float) -> tuple[int, float]:
+        """Channels and sample rate in Hz, if they are possible; else a ConfigError."""
+        return check_format(channels, sample_rate)
+
+    @abstractmethod
+    def _rest(self) -> None:
+        """Compute what a start will need; without the lock, for which another thread's audio would wait."""
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -183,6 +196,12 @@ class Effect(ABC):
             pieces.append(ready)
         self._returned = self._provided - missing
         return np.concatenate(pieces, axis=1)
+
+    def _expect(self, wanted: tuple[int, float]) -> None:
+        """Forget the stream if it has another format."""
+        if self._format not in (None, wanted):
+            self._start_over()
+            self._format = None
 
     def _start_over(self) -> None:
         self._provided = self._returned = 0

@@ -75,15 +75,16 @@ class HostStream:
         self.brightness = brightness
         self._stream = restorer.stream(channels, sample_rate, seed, brightness=brightness)
         self._back = StreamResampler(channels, restorer.sample_rate, sample_rate)
-        self.reset()
+        self.start(seed, brightness)
 
     @property
     def started(self) -> bool:
         """Whether any output has been returned since the last reset."""
         return self._returned > 0
 
-    def reset(self) -> None:
-        """Forget the signal and start anew."""
+    def start(self, seed: int, brightness: float | None) -> None:
+        """Forget the signal and start anew with this take."""
+        self._set_take(seed, brightness)
         self._stream.reset()
         self._back.reset()
         self._dry: Float32 = np.zeros((self.channels, 0), np.float32)
@@ -91,16 +92,18 @@ class HostStream:
         self._provided = 0
         self._returned = 0
 
+    def rest(self, seed: int, brightness: float | None) -> None:
+        """Compute what `start` with this take needs, in any thread; see `Stream.rest`."""
+        self._stream.rest(seed, brightness)
+
     def change_take(self, seed: int, brightness: float | None) -> None:
         """Fade to another seed or brightness within the running stream."""
         if (seed, brightness) == (self.seed, self.brightness):
             return
-        if seed != self.seed:
-            self._stream.change_seed(seed)
-        self._stream.brightness = brightness
-        self.seed, self.brightness = seed, brightness
-        if not self._provided:
-            self.reset()
+        if self._provided:
+            self._set_take(seed, brightness)
+        else:
+            self.start(seed, brightness)
 
     def process(self, block: Float32) -> tuple[Float32, Float32]:
         """Take any number of samples, return those that are ready: the input, and its restoration.
@@ -132,3 +135,9 @@ class HostStream:
         dry, self._dry = self._dry[:, :ready], self._dry[:, ready:]
         wet, self._wet = self._wet[:, :ready], self._wet[:, ready:]
         return dry, wet
+
+    def _set_take(self, seed: int, brightness: float | None) -> None:
+        if seed != self.seed:
+            self._stream.change_seed(seed)
+        self._stream.brightness = brightness
+        self.seed, self.brightness = seed, brightness

@@ -1,5 +1,6 @@
 """Native pedalboard plug-ins as parts of a `Chain`: told apart, locked, and run without losing state."""
 
+import math
 import threading
 import types
 from collections.abc import Iterator, Sequence
@@ -8,8 +9,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from restorer.errors import RestorerError
+from restorer.errors import ConfigError, RestorerError
 from restorer.transform import Float32
+
+# Below, native plug-ins divide by zero and end the process (pedalboard 0.9.26: Reverb under 196 Hz).
+MIN_NATIVE_RATE_HZ = 1000
 
 
 class PedalboardMissingError(RestorerError, ImportError):
@@ -37,6 +41,17 @@ def is_native(plugin: object) -> bool:
         pedalboard is not installed.
     """
     return isinstance(plugin, import_pedalboard().Plugin)
+
+
+def check_native_format(channels: int, sample_rate: object) -> tuple[int, float]:
+    """A number of channels and a sample rate in Hz that native plug-ins take: any, as long as it is one."""
+    try:
+        rate = float(sample_rate)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        rate = math.nan
+    if isinstance(sample_rate, str) or not MIN_NATIVE_RATE_HZ <= rate < math.inf:
+        raise ConfigError(f"sample_rate must be a number from {MIN_NATIVE_RATE_HZ} Hz and not {sample_rate!r}")
+    return channels, rate
 
 
 def parts(plugin: Any) -> Iterator[Any]:
@@ -87,12 +102,12 @@ class NativeRun:
         self._block = None
         import_pedalboard().Pedalboard(list(self.plugins)).reset()
 
-    def process_whole(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+    def process_whole(self, audio: Float32, sample_rate: float, block_samples: int) -> Float32:
         """One shot, by pedalboard itself: ``(channels, n)`` in and out; clears the state before."""
         self._block = min(block_samples, audio.shape[1])
         return self._call(audio, sample_rate, self._block, reset=True)
 
-    def process(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+    def process(self, audio: Float32, sample_rate: float, block_samples: int) -> Float32:
         """The next samples of a stream, ``(channels, n)``; returns as many as are ready.
 
         `block_samples` counts at the start of a stream: all its later blocks are cut to that length.
@@ -106,7 +121,7 @@ class NativeRun:
                 return self._start(audio, sample_rate, block_samples)
         return self._call(audio, sample_rate, self._block)
 
-    def _start(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+    def _start(self, audio: Float32, sample_rate: float, block_samples: int) -> Float32:
         """Process the first samples so that the plug-ins are prepared for blocks which are longer.
 
         Behind one of our own effects the first block is shorter than the later ones. In a native board too,
@@ -123,14 +138,14 @@ class NativeRun:
         padded = np.concatenate([audio, np.zeros((channels, delay), np.float32)], axis=1)
         return board.process(padded, sample_rate, buffer_size=block_samples, reset=False)
 
-    def _call(self, audio: Float32, sample_rate: int, block_samples: int, reset: bool = False) -> Float32:
+    def _call(self, audio: Float32, sample_rate: float, block_samples: int, reset: bool = False) -> Float32:
         if self._board is None or self._channels != audio.shape[0]:
             self._channels = audio.shape[0]
             self._board = _make_board(self._channels, sample_rate, self.plugins)
         return self._board.process(audio, sample_rate, buffer_size=block_samples, reset=reset)
 
 
-def _make_board(channels: int, sample_rate: int, plugins: Sequence[Any]) -> Any:
+def _make_board(channels: int, sample_rate: float, plugins: Sequence[Any]) -> Any:
     """A native board that takes every array as ``(channels, n)``, even a square one."""
     board = import_pedalboard().Pedalboard()
     board.process(np.zeros((channels, channels + 1), np.float32), sample_rate)

@@ -17,6 +17,8 @@ from restorer.transform import Float32
 
 # A change of the mix from one end to the other takes this long.
 RAMP_SECONDS = 0.02
+# What a plug-in is made ready for before it knows its host.
+_USUAL_CHANNELS = 2
 
 
 class Ramp:
@@ -60,6 +62,9 @@ class RestorerPlugin(Effect):
     resampled inside, and the latency counts it. `mix`, `seed`, `brightness` and `bypass` may be set at any
     time, from any thread; they count from the next call on, without a click and without a loss of state.
 
+    The first block of a stream costs no more time than the later ones: a plug-in is made ready for stereo at the
+    model's rate, and `prepare` makes it ready for anything else.
+
     Parameters
     ----------
     restorer
@@ -94,8 +99,10 @@ class RestorerPlugin(Effect):
         check_brightness(brightness)
         self._restorer = restorer if isinstance(restorer, Restorer) else Restorer(restorer)
         self.brightness = brightness
-        self._host: HostStream | None = None
         self._ramp = Ramp(self._gain())
+        self._host = HostStream(
+            self._restorer, _USUAL_CHANNELS, self._restorer.sample_rate, self._seed, self._brightness
+        )
 
     @property
     def mix(self) -> float:
@@ -143,11 +150,32 @@ class RestorerPlugin(Effect):
     @property
     def latency_samples(self) -> int:
         """Samples by which the output runs behind, at the sample rate of the last call (first: the model's)."""
-        return self.latency_samples_at(self._host.sample_rate if self._host else self._restorer.sample_rate)
+        return self._host.latency_samples
 
     def latency_samples_at(self, sample_rate: float) -> int:
         """Samples by which the output would run behind at another sample rate."""
         return host_latency(self._restorer, check_format(1, sample_rate)[1])
+
+    def prepare(self, channels: int, sample_rate: float) -> None:
+        """Do what takes time before the first block comes, as a host's ``prepareToPlay`` does.
+
+        Without it a stream in another format than the last pays in its first block (some 0.1 s), and so does a
+        start right after a change of `seed` or `brightness`, unless `reset` was called between. Audio in another
+        thread does not wait meanwhile. A stream in this format goes on; that in another is forgotten.
+
+        Raises
+        ------
+        ConfigError
+            Channels or sample rate are not possible.
+        """
+        wanted = check_format(channels, sample_rate)
+        if (self._host.channels, self._host.sample_rate) == wanted:
+            self._rest()
+            return
+        host = self._make_host(*wanted)
+        with self._held():
+            self._host = host
+            self._expect(wanted)
 
     def __repr__(self) -> str:
         brightness = "" if self.brightness is None else f"brightness={self.brightness:g} "
@@ -156,20 +184,25 @@ class RestorerPlugin(Effect):
             f"model={self._restorer.model_info.name!r} at {id(self):#x}>"
         )
 
+    def _make_host(self, channels: int, sample_rate: int) -> HostStream:
+        return HostStream(self._restorer, channels, sample_rate, self._seed, self._brightness)
+
     def _gain(self) -> float:
         return 0.0 if self._bypass else self._mix
 
-    def _known_latency(self, sample_rate: int) -> int:
-        return host_latency(self._restorer, sample_rate)
+    def _rest(self) -> None:
+        self._host.rest(self._seed, self._brightness)
+
+    def _known_latency(self, sample_rate: float) -> int:
+        return host_latency(self._restorer, int(sample_rate))
 
     def _forget(self) -> None:
-        if self._host:
-            self._host.reset()
+        self._host.start(self._seed, self._brightness)
 
-    def _advance(self, audio: Float32, sample_rate: int, block_samples: int) -> Float32:
+    def _advance(self, audio: Float32, sample_rate: float, block_samples: int) -> Float32:
         host = self._host
-        if host is None or (host.channels, host.sample_rate) != (audio.shape[0], sample_rate):
-            host = self._host = HostStream(self._restorer, audio.shape[0], sample_rate, self._seed, self._brightness)
+        if (host.channels, host.sample_rate) != (audio.shape[0], sample_rate):
+            host = self._host = self._make_host(*check_format(audio.shape[0], sample_rate))
         host.change_take(self._seed, self._brightness)
         if host.started:
             self._ramp.aim(self._gain(), round(RAMP_SECONDS * sample_rate))
