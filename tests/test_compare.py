@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from matplotlib.image import imread
 
 from restorer.cli import main
+from restorer.metrics.likeness import likeness
 from restorer.synthesis import synthesize
 
 RATE_HZ = 44100
@@ -44,6 +45,24 @@ def test_delays_and_levels_are_found(folder):
     late, early = (float(value) for value in rows(result.output)["1"])
     assert late == pytest.approx(-6.0, abs=0.2) and early == pytest.approx(0.0, abs=0.1)
     assert float(rows(result.output)["12"][0]) < -25
+
+
+def test_strangers_are_warned_of_and_versions_are_not(folder, tmp_path):
+    soundfile.write(tmp_path / "other.wav", synthesize(seconds=3, seed=6, channels=1)[0], RATE_HZ)
+    result = run(folder / "a.wav", folder / "late.wav", tmp_path / "other.wav", folder / "early.wav")
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith(f"Warning: {tmp_path / 'other.wav'}: correlates with {folder / 'a.wav'} by ")
+    assert "another song" in warning
+
+
+def test_likeness_is_a_correlation(rng):
+    one, other = rng.uniform(-0.5, 0.5, (2, 2, 50000))
+    assert likeness(one, 0.1 + one / 3) == pytest.approx(1) and likeness(one, -one) == pytest.approx(-1)
+    assert abs(likeness(one, other)) < 0.02
+    assert likeness(one, one + other) == pytest.approx(0.5**0.5, abs=0.02)
+    silence = np.zeros((2, 50000))
+    assert (likeness(silence, silence), likeness(one, silence), likeness(silence, one)) == (1, 0, 0)
 
 
 def test_picture_is_drawn_and_complete(folder, tmp_path):
