@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import mutagen
@@ -231,6 +234,42 @@ def test_a_damaged_record_is_no_error(tmp_path: Path, album: Path, model: Path) 
     run(album, out, model=model)
     assert statuses(out)["one.mp3"] == "restored"
     assert json.loads((out / RECORD_NAME).read_text())["version"] == 1
+
+
+def in_a_terminal(columns: int, *command: str) -> tuple[int, str]:
+    """Exit status of a program, and what it wrote to a terminal of this width on its standard error."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # as Linux ends a terminal that nobody writes to any more
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    return process.wait(60), shown.decode()
+
+
+@pytest.mark.parametrize("columns", [80, 132])
+def test_bars_in_a_terminal(tmp_path: Path, album: Path, model: Path, columns: int) -> None:
+    command = ["restore", str(album), str(tmp_path / "out"), "--jobs", "2", "--model", str(model), "--device", "cpu"]
+    status, shown = in_a_terminal(columns, sys.executable, "-m", "restorer", *command)
+    assert status == 1
+    # One line for each time that a bar or a message was drawn, without what moves the cursor.
+    lines = [re.sub(r"\x1b\[\w", "", line).rstrip() for line in re.split(r"[\r\n]+", shown)]
+    bars = [line for line in lines if re.search(r"\d+% ?\|", line)]
+    assert max(map(len, bars)) <= columns
+    for label in ("all", "cd 1/one.flac", "cd 2/two.flac", "full.flac"):
+        assert any(bar.startswith(f"{label:30} ") for bar in bars), label
+    ends = [bar for bar in bars if bar.startswith("all ")]
+    shares = [int(re.search(r"(\d+)%", bar)[1]) for bar in ends]
+    assert shares == sorted(shares) and shares[-1] == 100
+    messages = [line for line in lines if line.startswith(("Note: ", "Failed: "))]
+    assert sorted(message.split(":")[0] for message in messages) == ["Failed", "Note"]  # each once, and whole
+    assert all("bad.mp3" in line or line.endswith("(--force restores it)") for line in messages)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
