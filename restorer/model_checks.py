@@ -13,26 +13,22 @@ from typing import Any
 import numpy as np
 
 from restorer.errors import ModelError
-from restorer.protobuf import fields, varints
+from restorer.model_operators import OPERATORS, Node, Size, Sizes
+from restorer.protobuf import fields, message, number, text, varints
 
 LARGEST_FILE_BYTES = (1 << 31) - 1  # of a protobuf message
-DOMAINS = ("", "ai.onnx", "com.microsoft")  # of the operators that every ONNX Runtime has
-# Operators whose result is no function of the inputs, or whose running time the file decides.
-_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
-_LOOPS = ("Loop", "Scan", "SequenceMap")
-_DEEPEST = 8  # graphs within attributes of nodes of graphs
 _MOST_DIMS = 16
 _FINITE_CHUNK = 1 << 22
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_TRAINING, _MODEL_FUNCTION = 7, 14, 20, 25
 _GRAPH_NODE, _GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 2, 5, 15
-_GRAPH_VALUES = (11, 12, 13)  # inputs, outputs and what is between
+_GRAPH_INPUT = 11
+_GRAPH_VALUES = (_GRAPH_INPUT, 12, 13)  # inputs, outputs and what is between
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_NAME = 1, 2, 1, 2, 1, 2
-_FUNCTION_NODE = 7
-_NODE_NAMES = (1, 2, 3, 4, 7)  # inputs, outputs, its own, operator, domain
-_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
-_ATTRIBUTE_NAME = 1
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
+_NODE_NAMES = (_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_DOMAIN)
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 _ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES = 22, 23
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
@@ -83,8 +79,8 @@ def check_model(data: bytes, source: str) -> dict[str, str]:
 
     Raises
     ------
-    ModelError : it is no ONNX model, keeps weights in other files, uses operators that ONNX Runtime does not
-        have, loops or random numbers, or its weights are not finite or not those that it declares.
+    ModelError : it is no ONNX model, keeps weights in other files, uses operators that no generator of this
+        project has, makes much of constants alone, or its weights are not finite or not those that it declares.
     """
     metadata: dict[str, str] = {}
     graphs = 0
@@ -92,13 +88,11 @@ def check_model(data: bytes, source: str) -> dict[str, str]:
         for field, value in fields(memoryview(data)):
             if field == _MODEL_GRAPH:
                 graphs += 1
-                _check_graph(_message(value), source, 0)
+                _check_graph(message(value), source)
             elif field == _MODEL_FUNCTION:
-                for name, node in fields(_message(value)):
-                    if name == _FUNCTION_NODE:
-                        _check_node(_message(node), source, 0)
+                raise ModelError(f"{source}: has functions of its own, which no export makes; export the model again")
             elif field == _MODEL_METADATA:
-                key, said = _entry(_message(value))
+                key, said = _entry(message(value))
                 metadata[key] = said
             elif field == _MODEL_TRAINING:
                 raise ModelError(f"{source}: holds a training graph; export the model again")
@@ -109,107 +103,126 @@ def check_model(data: bytes, source: str) -> dict[str, str]:
     return metadata
 
 
-def _check_graph(graph: memoryview, source: str, depth: int) -> None:
-    if depth > _DEEPEST:
-        raise ModelError(f"{source}: has graphs within graphs, more than {_DEEPEST} deep; export the model again")
+def _check_graph(graph: memoryview, source: str) -> None:
+    nodes: list[Node] = []
+    inputs: list[str] = []
+    weights: dict[str, Size] = {}
     for field, value in fields(graph):
         if field == _GRAPH_NODE:
-            _check_node(_message(value), source, depth)
+            nodes.append(_check_node(message(value), source))
         elif field == _GRAPH_INITIALIZER:
-            _check_tensor(_message(value), source)
+            name, size = _check_tensor(message(value), source)
+            weights[name] = size
         elif field == _GRAPH_NAME:
             _check_name(value, source)
         elif field in _GRAPH_VALUES:
-            _check_value(_message(value), source)
+            name = _check_value(message(value), source)
+            if field == _GRAPH_INPUT:
+                inputs.append(name)
         elif field == _GRAPH_SPARSE:
             raise ModelError(f"{source}: has sparse weights, which no export makes; export the model again")
+    sizes = Sizes(source, inputs, weights)
+    for node in nodes:
+        sizes.follow(node)
 
 
-def _check_node(node: memoryview, source: str, depth: int) -> None:
+def _check_node(node: memoryview, source: str) -> Node:
     operator = domain = ""
+    names: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: []}
+    settings: dict[str, int] = {}
+    constant = Size(len(node), 1)  # numbers in an attribute, not in a tensor
     for field, value in fields(node):
         if field in _NODE_NAMES:
-            _check_name(value, source)
+            names.setdefault(field, []).append(_check_name(value, source))
         if field == _NODE_OPERATOR:
-            operator = _text(value)
+            operator = text(value)
         elif field == _NODE_DOMAIN:
-            domain = _text(value)
+            domain = text(value)
         elif field == _NODE_ATTRIBUTE:
-            _check_attribute(_message(value), source, depth)
-    if domain not in DOMAINS:
+            constant = _check_attribute(message(value), source, settings) or constant
+    if operator not in OPERATORS.get(domain, ()):
+        where = f" of {shown(domain)}" if domain else ""
         raise ModelError(
-            f"{source}: uses the custom operator {shown(operator)} of {shown(domain)}; "
-            "allowed are those of ONNX and ONNX Runtime"
+            f"{source}: uses the operator {shown(operator)}{where}, which no generator of restorer needs; "
+            "export the model again"
         )
-    if operator in _RANDOM:
-        raise ModelError(f"{source}: draws random numbers ({operator}); a model takes them as its input z")
-    if operator in _LOOPS:
-        raise ModelError(f"{source}: has a loop ({operator}), so nothing tells how long it runs; export it without")
+    return Node(operator, tuple(names[_NODE_INPUT]), tuple(names[_NODE_OUTPUT]), settings, constant)
 
 
-def _check_attribute(attribute: memoryview, source: str, depth: int) -> None:
+def _check_attribute(attribute: memoryview, source: str, settings: dict[str, int]) -> Size | None:
+    """Look at one setting of a node, and add it to `settings` if it is an integer; the size of its tensor."""
+    size, name, integer = None, "", None
     for field, value in fields(attribute):
         if field in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-            _check_tensor(_message(value), source)
+            _, size = _check_tensor(message(value), source)
         elif field in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-            _check_graph(_message(value), source, depth + 1)
+            raise ModelError(f"{source}: has graphs within its graph, which no export makes; export the model again")
         elif field == _ATTRIBUTE_NAME:
-            _check_name(value, source)
+            name = _check_name(value, source)
+        elif field == _ATTRIBUTE_INTEGER:
+            integer = number(value)
         elif field in (_ATTRIBUTE_SPARSE, _ATTRIBUTE_SPARSES):
             raise ModelError(f"{source}: has sparse weights, which no export makes; export the model again")
+    if integer is not None:
+        settings[name] = integer
+    return size
 
 
-def _check_value(value: memoryview, source: str) -> None:
+def _check_value(value: memoryview, source: str) -> str:
+    name = ""
     for field, said in fields(value):
         if field == _VALUE_NAME:
-            _check_name(said, source)
+            name = _check_name(said, source)
         elif field == _VALUE_TYPE:
-            for shape in _within(_message(said), _TYPE_TENSOR, _TENSOR_SHAPE):
-                for name in _within(shape, _SHAPE_DIM, _DIM_NAME):
-                    _check_name(name, source)
+            for shape in _within(message(said), _TYPE_TENSOR, _TENSOR_SHAPE):
+                for dim in _within(shape, _SHAPE_DIM, _DIM_NAME):
+                    _check_name(dim, source)
+    return name
 
 
-def _within(message: memoryview, outer: int, inner: int) -> Iterator[Any]:
-    for field, value in fields(message):
+def _within(whole: memoryview, outer: int, inner: int) -> Iterator[Any]:
+    for field, value in fields(whole):
         if field == outer:
-            yield from (found for number, found in fields(_message(value)) if number == inner)
+            yield from (found for number, found in fields(message(value)) if number == inner)
 
 
-def _check_name(value: Any, source: str) -> None:
+def _check_name(value: Any, source: str) -> str:
     """A name must be text: ONNX Runtime's Python side fails over others, loudly, and error messages repeat them."""
-    name = _text(value)
+    name = text(value)
     if not name.isprintable():
         raise ModelError(f"{source}: has the name {shown(name)} in its graph, which is no plain text")
+    return name
 
 
-def _check_tensor(tensor: memoryview, source: str) -> None:
+def _check_tensor(tensor: memoryview, source: str) -> tuple[str, Size]:
+    """Look at weights; their name and size."""
     dims: list[int] = []
     kind, name = 0, ""
     stored: dict[int, list[Any]] = {}
     for field, value in fields(tensor):
         if field == _TENSOR_DIMS:
-            dims += [value] if isinstance(value, int) else varints(_message(value))
+            dims += [value] if isinstance(value, int) else varints(message(value))
         elif field == _TENSOR_TYPE:
-            kind = _number(value)
+            kind = number(value)
         elif field == _TENSOR_NAME:
-            name = _text(value)
-            _check_name(value, source)
+            name = _check_name(value, source)
         elif field == _TENSOR_EXTERNAL or (field == _TENSOR_LOCATION and value):
-            where = f" ({shown(_entry(_message(value))[1])})" if field == _TENSOR_EXTERNAL else ""
+            where = f" ({shown(_entry(message(value))[1])})" if field == _TENSOR_EXTERNAL else ""
             raise ModelError(
                 f"{source}: keeps the weights {shown(name)} in another file{where}; "
                 "a model is one file that holds everything, so export it again"
             )
         else:
             stored.setdefault(field, []).append(value)
-    name = shown(name)
+    what = f"{source}: the weights {shown(name)}"
     if kind not in _TYPES:
-        raise ModelError(f"{source}: the weights {name} have the data type {kind}, which no model needs")
+        raise ModelError(f"{what} have the data type {kind}, which no model needs")
     if len(dims) > _MOST_DIMS or any(size >> 63 for size in dims):
-        raise ModelError(f"{source}: the weights {name} have an impossible shape")
-    _check_size(dims, kind, stored, f"{source}: the weights {name}")
+        raise ModelError(f"{what} have an impossible shape")
+    _check_size(dims, kind, stored, what)
     if not _all_finite(kind, stored):
-        raise ModelError(f"{source}: the weights {name} hold NaN or infinity; export the model from a sound checkpoint")
+        raise ModelError(f"{what} hold NaN or infinity; export the model from a sound checkpoint")
+    return name, Size(math.prod(dims), len(dims))
 
 
 def _check_size(dims: list[int], kind: int, stored: dict[int, list[Any]], what: str) -> None:
@@ -217,14 +230,14 @@ def _check_size(dims: list[int], kind: int, stored: dict[int, list[Any]], what: 
     declared = math.prod(dims)
     raw = stored.get(_TENSOR_RAW)
     if raw:
-        wanted, found, unit = -(-declared * bits // 8), sum(len(_message(part)) for part in raw), "bytes"
+        wanted, found, unit = -(-declared * bits // 8), sum(len(message(part)) for part in raw), "bytes"
     else:
         parts = stored.get(field, [])
         wanted, unit = declared, "numbers"
         if width:
             found = sum(len(_floats(part, width)) for part in parts) * 8 // width
         else:
-            found = sum(1 if isinstance(part, int) else len(varints(_message(part))) for part in parts)
+            found = sum(1 if isinstance(part, int) else len(varints(message(part))) for part in parts)
         if bits == 4:
             wanted = -(-declared // 2)
     if wanted != found:
@@ -267,40 +280,24 @@ def _parts(kind: int, stored: dict[int, list[Any]]) -> Iterator[Any]:
         if width or isinstance(part, int):
             yield part
         else:
-            yield from varints(_message(part))
+            yield from varints(message(part))
 
 
 def _entry(entry: memoryview) -> tuple[str, str]:
     key = value = ""
     for field, said in fields(entry):
         if field == _ENTRY_KEY:
-            key = _text(said)
+            key = text(said)
         elif field == _ENTRY_VALUE:
-            value = _text(said)
+            value = text(said)
     return key, value
-
-
-def _message(value: Any) -> memoryview:
-    if not isinstance(value, memoryview):
-        raise ValueError("a number where a message should be")
-    return value
 
 
 def _floats(part: Any, width: int) -> memoryview | bytes:
     """Floating-point numbers of `width` bits, packed or a single one."""
     if isinstance(part, bytes) and len(part) * 8 == width:
         return part
-    return _message(part)
-
-
-def _number(value: Any) -> int:
-    if not isinstance(value, int):
-        raise ValueError("bytes where a number should be")
-    return value
-
-
-def _text(value: Any) -> str:
-    return bytes(_message(value)).decode()
+    return message(part)
 
 
 def shown(value: object) -> str:

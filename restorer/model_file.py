@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from restorer.bundled import find_model, is_bundled
 from restorer.checksums import check_data
 from restorer.errors import ConfigError, ModelError
 from restorer.model_checks import check_model, read_model, shown
+from restorer.model_values import Value, declared_values
 from restorer.session import RuntimeMissingError, device_of, import_onnxruntime, one_line, open_session
 
 __all__ = ["DEVICES", "Model", "ModelInfo", "RuntimeMissingError", "States", "import_onnxruntime"]
@@ -199,9 +200,11 @@ class Model:
         if "restorer" not in metadata:
             raise ModelError(f"{self.source}: is an ONNX model, but not one that restorer's export made")
         self.info = ModelInfo.from_json(metadata["restorer"], self.source)
+        _check_contract(*_declared(data, self.source), self.info, self.source)  # before states of any size are made
         self._session = open_session(data, self.source, device, threads or _default_threads())
         self.device = device_of(self._session)
-        self.state_shapes = _check_graph(self._session, self.info, self.source)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.state_shapes = _check_contract(inputs, outputs, self.info, self.source)
         self._state_names = [f"state_{i}" for i in range(len(self.state_shapes))]
         self._outputs = ["restored", *(f"next_{name}" for name in self._state_names)]
         self._probe()
@@ -266,10 +269,19 @@ def _default_threads() -> int:
     return min(cores, 8)
 
 
-def _check_graph(session: Any, info: ModelInfo, source: str) -> tuple[tuple[int, ...], ...]:
+def _declared(data: bytes, source: str) -> tuple[list[Value], list[Value]]:
+    try:
+        return declared_values(data)
+    except ValueError as error:
+        raise ModelError(f"{source}: is no readable ONNX model: {error}") from error
+
+
+def _check_contract(
+    all_inputs: Sequence[Any], all_outputs: Sequence[Any], info: ModelInfo, source: str
+) -> tuple[tuple[int, ...], ...]:
     """Compare the graph with the contract; give the shapes of the states without their batch axis."""
-    inputs = {node.name: node for node in session.get_inputs()}
-    outputs = {node.name: node for node in session.get_outputs()}
+    inputs = {node.name: node for node in all_inputs}
+    outputs = {node.name: node for node in all_outputs}
     states = sum(name.startswith("state_") for name in inputs)
     names = [f"state_{i}" for i in range(states)]
     _compare("input", {"frames", *names, *(["z"] if info.noise_size else [])}, set(inputs), source)

@@ -40,6 +40,25 @@ def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
         yield key >> 3, value
 
 
+def message(value: Any) -> memoryview:
+    """A field's value that must be bytes: text, numbers in a row or a message within the message."""
+    if not isinstance(value, memoryview):
+        raise ValueError("a number where a message should be")
+    return value
+
+
+def number(value: Any) -> int:
+    """A field's value that must be an integer."""
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number should be")
+    return value
+
+
+def text(value: Any) -> str:
+    """A field's value that must be text."""
+    return bytes(message(value)).decode()
+
+
 def varints(data: memoryview) -> list[int]:
     """The numbers of a packed field."""
     values, at = [], 0

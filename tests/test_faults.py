@@ -19,7 +19,6 @@ pytest.importorskip("onnx")
 pytest.register_assert_rewrite("fault_disk")
 from fault_batch import InterruptedBatches, contents, file_limit, is_hidden, start_restorer, write_album
 from fault_disk import remount
-from onnx import TensorProto, helper
 from toy_model import Graph, metadata, save_convolution
 
 from restorer import Restorer
@@ -283,10 +282,11 @@ def save_greedy(path: Path) -> Path:
     graph = Graph(257)
     peak = graph.add("ReduceMax", "frames", keepdims=0)
     loud = graph.add("Greater", peak, graph.constant(2.0))
-    size = graph.add("Mul", graph.add("Cast", loud, to=None), graph.constant(1 << 44, np.int64))
-    graph.nodes[-2].attribute.append(helper.make_attribute("to", TensorProto.INT64))
-    room = graph.add("ConstantOfShape", graph.add("Reshape", size, graph.constant([1], np.int64)))
-    nothing = graph.add("ReduceSum", room, keepdims=0)
+    size = graph.add("Mul", graph.add("CastLike", loud, graph.constant(0, np.int64)), graph.constant(1 << 44, np.int64))
+    size = graph.add("Reshape", size, graph.constant([1], np.int64))
+    around = graph.add("Concat", graph.constant([0], np.int64), size, axis=0)
+    room = graph.add("Pad", graph.add("Reshape", peak, graph.constant([1], np.int64)), around)
+    nothing = graph.add("Mul", graph.add("ReduceSum", room, keepdims=0), graph.constant(0.0))
     graph.add("Add", "frames", nothing, to="restored")
     return graph.save(path, metadata(512, 128, 0))
 

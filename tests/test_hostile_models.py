@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper
-from toy_model import Graph, metadata, save_convolution, save_identity
+from toy_model import Graph, make_model, metadata, save_convolution, save_identity
 
 import restorer.model_file as model_file
 from restorer import checksums
 from restorer.errors import ModelError
 from restorer.model_checks import LARGEST_FILE_BYTES, check_model
 from restorer.model_file import Model, ModelInfo
+from restorer.model_values import declared_values
 
 WINDOW, HOP = 64, 16
 
@@ -135,31 +137,84 @@ def test_weights_that_are_not_finite(tmp_path: Path, bad: float, kind: str) -> N
 
 @pytest.mark.usefixtures("no_session")
 @pytest.mark.parametrize(
-    ("node", "words"),
+    ("operator", "domain"),
     [
-        (helper.make_node("Evil", ["frames"], ["x"], domain="com.example"), "custom operator 'Evil' of 'com.example'"),
-        (helper.make_node("RandomNormal", [], ["x"], shape=[2]), "draws random numbers"),
-        (helper.make_node("Loop", ["", ""], ["x"], body=helper.make_graph([], "g", [], [])), "has a loop"),
+        ("Evil", "com.example"),
+        ("Relu", "com.example"),
+        ("Range", "com.microsoft"),
+        ("MatMulNBits", ""),
+        *((name, "") for name in ("ConstantOfShape", "EyeLike", "If", "Loop", "OneHot", "RandomNormal", "Range")),
+        *((name, "") for name in ("RandomUniformLike", "Resize", "Scan", "SequenceMap", "Tile", "Upsample", "")),
     ],
 )
-def test_operators_that_no_generator_has(tmp_path: Path, node: Any, words: str) -> None:
-    refused(changed(tmp_path / "a.onnx", lambda model: model.graph.node.append(node)), words)
+def test_operators_that_no_generator_has(tmp_path: Path, operator: str, domain: str) -> None:
+    node = helper.make_node(operator, ["frames"], ["x"], domain=domain)
+    path = changed(tmp_path / "a.onnx", lambda model: model.graph.node.append(node))
+    refused(path, f"uses the operator {operator!r}.*which no generator of restorer needs")
 
 
 @pytest.mark.usefixtures("no_session")
-def test_a_custom_operator_within_a_branch_or_a_function(tmp_path: Path) -> None:
-    evil = helper.make_node("Evil", ["x"], ["y"], domain="com.example")
-
-    def branch(model: Any) -> None:
-        graph = helper.make_graph([evil], "g", [], [])
-        model.graph.node.append(helper.make_node("If", ["c"], ["x"], then_branch=graph, else_branch=graph))
+def test_graphs_within_graphs_and_functions(tmp_path: Path) -> None:
+    graph = helper.make_graph([helper.make_node("Loop", ["x"], ["y"])], "g", [], [])
+    hidden = helper.make_node("Relu", ["frames"], ["x"], body=graph)
+    refused(changed(tmp_path / "a.onnx", lambda model: model.graph.node.append(hidden)), "has graphs within its graph")
 
     def function(model: Any) -> None:
-        opset = [helper.make_opsetid("", 17)]
-        model.functions.append(helper.make_function("", "F", ["x"], ["y"], [evil], opset))
+        model.functions.append(helper.make_function("", "Relu", ["x"], ["y"], [], [helper.make_opsetid("", 17)]))
 
-    for change in (branch, function):
-        refused(changed(tmp_path / "a.onnx", change), "custom operator 'Evil'")
+    refused(changed(tmp_path / "a.onnx", function), "has functions of its own")
+
+
+def _grow_from_constants(kind: str) -> Callable[[Any], None]:
+    """Nodes that ONNX Runtime would work out while it loads the model, up to 4 GB of numbers."""
+
+    def change(model: Any) -> None:
+        graph = model.graph
+        for name, shape in (("column", (1 << 15, 1)), ("row", (1, 1 << 15))):
+            graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+        for name, numbers in (("large", [1 << 15, 1 << 15]), ("ends", [1, 1, 1, 1]), ("indices", [0] * 9)):
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(numbers, np.int64), name))
+        if kind in ("Mul", "MatMul", "Gemm"):
+            graph.node.append(helper.make_node(kind, ["column", "row"], ["x"]))
+        elif kind == "Expand":
+            graph.node.append(helper.make_node("Expand", ["row", "large"], ["x"]))
+        elif kind == "Pad":
+            graph.node.append(helper.make_node("Pad", ["row", "ends"], ["x"]))
+        elif kind == "Gather":
+            graph.node.append(helper.make_node("Gather", ["column", "indices"], ["x"]))
+        else:
+            start = "row"
+            if kind == "Shape":  # of sizes that the file tells
+                graph.node.append(helper.make_node("Shape", ["frames"], ["shape"]))
+                start = "shape"
+            for index in range(28):
+                graph.node.append(helper.make_node("Concat", [start, start], [f"twice_{index}"], axis=0))
+                start = f"twice_{index}"
+
+    return change
+
+
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("kind", ["Mul", "MatMul", "Gemm", "Expand", "Pad", "Gather", "Concat", "Shape"])
+def test_constants_that_would_grow_while_the_model_loads(tmp_path: Path, kind: str) -> None:
+    refused(changed(tmp_path / "a.onnx", _grow_from_constants(kind)), "would make more than 65536 numbers of constants")
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_value_that_no_node_before_made(tmp_path: Path) -> None:
+    node = helper.make_node("Relu", ["later"], ["x"])
+    refused(changed(tmp_path / "a.onnx", lambda model: model.graph.node.append(node)), "uses 'later' before it is made")
+
+
+def test_what_the_generators_need_is_allowed(tmp_path: Path) -> None:
+    """Shapes worked out from those of inputs and constants, as exports have them."""
+    graph = Graph(WINDOW // 2 + 1)
+    batch = graph.add("Shape", "frames", start=0, end=1)
+    whole = graph.add("Concat", batch, graph.constant([2, -1, WINDOW // 2 + 1], np.int64), axis=0)
+    one = graph.add("CastLike", graph.constant(np.ones((3, 1), np.int64)), graph.constant([0.0]))
+    graph.add("Mul", graph.add("Reshape", "frames", whole), graph.add("ReduceMax", one, keepdims=0), to="restored")
+    path = graph.save(tmp_path / "a.onnx", metadata(WINDOW, HOP, 0))
+    assert Model(path, "cpu", 1).state_shapes == ()
 
 
 def _varint(number: int) -> bytes:
@@ -241,6 +296,7 @@ def test_metadata_that_breaks_parsers(text: str) -> None:
         ModelInfo.from_json(text, "a.onnx")
 
 
+@pytest.mark.usefixtures("no_session")
 def test_states_that_are_missing_extra_or_enormous(tmp_path: Path) -> None:
     def drop(model: Any) -> None:
         del model.graph.output[-1]
@@ -260,6 +316,18 @@ def test_states_that_are_missing_extra_or_enormous(tmp_path: Path) -> None:
     )
     enormous.add("Identity", "state_0", to="next_state_0")
     refused(enormous.save(tmp_path / "c.onnx", metadata(WINDOW, HOP, 0)), "states hold 1099511627776 numbers")
+
+
+@pytest.mark.parametrize("kind", ["identity", "convolution", "released"])
+def test_declared_inputs_and_outputs_are_those_of_the_runtime(tmp_path: Path, kind: str) -> None:
+    path = make_model(kind, tmp_path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for declared, loaded in zip(
+        declared_values(path.read_bytes()), (session.get_inputs(), session.get_outputs()), strict=True
+    ):
+        assert [vars(value) for value in declared] == [
+            {"name": node.name, "type": node.type, "shape": node.shape} for node in loaded
+        ]
 
 
 def test_a_file_larger_than_any_model(tmp_path: Path) -> None:
