@@ -1,4 +1,4 @@
-"""Models by name: a folder, a file, or owner/name on a hub that speaks Hugging Face's HTTP.
+"""Models by name: a folder, a file, or owner/name[@revision] on a hub that speaks Hugging Face's HTTP.
 
 The hub's own package fetches, caches and works offline (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN mean
 what they mean there); this module chooses the file, refuses what could run code, and checks what arrived.
@@ -7,6 +7,7 @@ what they mean there); this module chooses the file, refuses what could run code
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import types
@@ -18,6 +19,7 @@ from typing import Any
 from restorer import __version__
 from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError
+from restorer.whole_file import whole_file
 
 MODEL_NAME = "model.onnx"
 CARD_NAME = "README.md"
@@ -25,6 +27,8 @@ CREDITS_NAME = "CREDITS.md"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_log = logging.getLogger(__name__)
 
 
 class HubMissingError(ConfigError, ImportError):
@@ -36,14 +40,16 @@ def find_model(name: str | os.PathLike[str], revision: str | None = None) -> Pat
 
     Parameters
     ----------
-    name : an ONNX file, a folder that holds one (model.onnx, if there are several), or owner/name on the hub.
+    name : an ONNX file, a folder that holds one (model.onnx, if there are several), or owner/name on the hub,
+        with @revision behind it if you like.
     revision : branch, tag or commit on the hub; None is the main branch.
 
     Raises
     ------
     ModelError : nothing has this name, it holds no ONNX file, only pickles or a damaged file, or the hub
         cannot be reached and the cache does not have it.
-    ConfigError : `revision` is given for a local model, or huggingface_hub is not installed.
+    ConfigError : a revision is given for a local or bundled model or is given twice, or huggingface_hub is not
+        installed.
     """
     path, text = Path(name), os.fspath(name)
     if path.exists():
@@ -52,10 +58,18 @@ def find_model(name: str | os.PathLike[str], revision: str | None = None) -> Pat
         if path.is_file():
             return path.parent / choose_file([path.name], text)
         return path / choose_file(sorted(entry.name for entry in path.iterdir()), text)
-    if not _HUB_NAME.fullmatch(text) or path.suffix == ".onnx":
-        if text in bundled_models():
-            return bundled_models()[text]
-        raise ModelError(f"model {text}: there is no such file or folder, and models on the hub are named owner/name")
+    text, at, named = text.partition("@")
+    if at and revision is not None:
+        raise ConfigError(f"model {text}@{named} names its revision and {revision!r} is given too; give it once")
+    revision = named if at else revision
+    if text in bundled_models():
+        if revision is not None:
+            raise ConfigError(f"revision {revision!r} is for models on the hub and {text} is bundled; leave it out")
+        return bundled_models()[text]
+    if not _HUB_NAME.fullmatch(text) or Path(text).suffix == ".onnx" or revision == "":
+        raise ModelError(
+            f"model {path}: there is no such file or folder, and models on the hub are named owner/name[@revision]"
+        )
     file = _fetch(text, revision)
     check_sum(file)
     return file
@@ -90,7 +104,7 @@ def choose_file(names: Iterable[str], where: str) -> str:
 
 
 def cached_models() -> list[tuple[str, Path]]:
-    """All ONNX files in the hub's cache, each with the owner/name@revision that loads it.
+    """All ONNX files in the hub's cache, each with every owner/name@revision that loads it.
 
     Raises
     ------
@@ -104,9 +118,9 @@ def cached_models() -> list[tuple[str, Path]]:
     found = []
     for repository in repositories:
         for revision in repository.revisions:
-            refs = ", ".join(sorted(revision.refs)) or revision.commit_hash
             found += [
-                (f"{repository.repo_id}@{refs}", Path(file.file_path))
+                (f"{repository.repo_id}@{ref}", Path(file.file_path))
+                for ref in revision.refs or [revision.commit_hash]
                 for file in revision.files
                 if file.file_name.endswith(".onnx") and repository.repo_type == "model"
             ]
@@ -128,20 +142,47 @@ def import_hub() -> types.ModuleType:
 def check_sum(file: Path) -> None:
     """Compare a file of the hub's cache with its checksum, which is the name under which the cache keeps it.
 
+    A cache without links, as on Windows, keeps it under its own name; there the checksum that the hub gave with the
+    download is in a file beside it. Where that is missing, a warning says that nothing was checked.
+
     Raises
     ------
     ModelError : it has changed since it was made.
     """
     blob = file.resolve()
+    expected = blob.name
+    if not _is_sum(expected):
+        beside = _sum_file(file)
+        expected = beside.read_text("ascii", "replace").strip() if beside.is_file() else ""
+    if not _is_sum(expected):
+        _log.warning("model %s: not checked for damage, the cache holds no checksum of it", file)
+        return
     data = blob.read_bytes()
-    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+    if _SHA256.fullmatch(expected):
         found = hashlib.sha256(data).hexdigest()
-    elif _COMMIT.fullmatch(blob.name):  # small files are kept as git keeps them
+    else:  # small files have the checksum of git
         found = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    else:
-        return  # a cache without links, as on Windows: the hub's package has compared the sizes
-    if found != blob.name:
+    if found != expected:
         raise ModelError(f"model {file}: is damaged, its checksum is {found[:12]}...; delete {blob} and load it again")
+
+
+def _is_sum(text: str) -> bool:
+    return bool(_SHA256.fullmatch(text) or _COMMIT.fullmatch(text))
+
+
+def _sum_file(file: Path) -> Path:
+    return file.with_name(f".{file.name}.sum")
+
+
+def _keep_sum(hub: types.ModuleType, file: Path, name: str, chosen: str) -> None:
+    """Where the cache has no links, ask the hub for the file's checksum, once, and put it beside the file."""
+    if _is_sum(file.resolve().name) or _sum_file(file).is_file():
+        return
+    commit = file.parents[chosen.count("/")].name
+    told = hub.get_hf_file_metadata(hub.hf_hub_url(name, chosen, revision=commit)).etag or ""
+    if _is_sum(told):
+        with suppress(OSError), whole_file(_sum_file(file)) as partial:  # without it, `check_sum` warns
+            partial.write_text(told, encoding="ascii")
 
 
 def _fetch(name: str, revision: str | None) -> Path:
@@ -159,7 +200,9 @@ def _fetch(name: str, revision: str | None) -> Path:
         get: dict[str, Any] = {"revision": revision, "library_name": "restorer", "library_version": __version__}
         for card in {CARD_NAME, CREDITS_NAME} & set(names):
             hub.hf_hub_download(name, card, **get)
-        return Path(hub.hf_hub_download(name, chosen, **get))
+        file = Path(hub.hf_hub_download(name, chosen, **get))
+        _keep_sum(hub, file, name, chosen)
+        return file
     except ModelError:
         raise
     except errors.GatedRepoError as error:

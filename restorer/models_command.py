@@ -25,7 +25,7 @@ def models(as_json: bool) -> None:
     """List the models that load without a network: the bundled ones, and those that were fetched from the hub.
 
     The first is what loads where none is named. `Restorer` and --model take the name of a bundled one,
-    `Restorer.from_pretrained` any NAME.
+    `Restorer.from_pretrained` any NAME, as it stands here.
     """
     from restorer.hub import cached_models
 

@@ -21,7 +21,7 @@ import restorer
 from restorer import ModelError, Restorer
 from restorer.bundled import bundled_models
 from restorer.errors import ConfigError
-from restorer.hub import find_model
+from restorer.hub import check_sum, find_model
 
 ROOT = Path(restorer.__file__).parents[1]
 # Loads all names that it is given, one after another, and says what came of each.
@@ -50,6 +50,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyHub]:
             "me/model": {
                 "main": {"first.onnx": first, "README.md": card, "CREDITS.md": b"Everybody\n", "notes.bin": b"no"},
                 "v2": {"model.onnx": second, "small.onnx": first},
+                "latest": {"model.onnx": second, "small.onnx": first},
             },
             "me/pickles": {"main": {"pytorch_model.bin": b"evil", "weights.ckpt": b"evil"}},
             "me/checkpoint": {"main": {"best.safetensors": b"tensors", "a.pt": b"evil"}},
@@ -108,6 +109,26 @@ def test_fetched_kept_and_loaded_offline(hub: ToyHub, tmp_path: Path) -> None:
     assert (saved / "CREDITS.md").read_text() == "Everybody\n" and "# Mine" in (saved / "README.md").read_text()
 
 
+def test_every_name_that_is_listed_loads(hub: ToyHub, tmp_path: Path) -> None:
+    cache, commit = tmp_path / "cache", hub.commit("me/model", "v2")
+    names = ["me/model@main", "me/model@v2", "me/model@latest", f"me/model@{commit}"]
+    wanted = ["first 0", "second 2", "second 2", "second 2"]
+    assert load(*([name] for name in names), cache=cache, url=hub.url) == wanted
+    listed = json.loads(python("-m", "restorer", "models", "--json", cache=cache, url=hub.url))
+    found = [entry["name"] for entry in listed if entry["name"] not in bundled_models()]
+    assert sorted({*found, names[3]}) == sorted(names)
+    assert load(*([name] for name in names), cache=cache, url="http://127.0.0.1:9") == wanted
+    for name in bundled_models():
+        with pytest.raises(ConfigError, match=f"'v1' is for models on the hub and {name} is bundled; leave it out"):
+            Restorer.from_pretrained(name, revision="v1")
+        with pytest.raises(ConfigError, match="is bundled"):
+            find_model(f"{name}@v1")
+    with pytest.raises(ConfigError, match="me/model@v1 names its revision and 'v2' is given too; give it once"):
+        find_model("me/model@v1", "v2")
+    with pytest.raises(ModelError, match=r"named owner/name\[@revision\]"):
+        find_model("me/model@")
+
+
 def test_what_is_refused(hub: ToyHub, tmp_path: Path) -> None:
     cases = {
         ("me/nothing",): "none of this name",
@@ -142,6 +163,30 @@ def test_damage_is_noticed(hub: ToyHub, tmp_path: Path) -> None:
     blob.write_bytes(blob.read_bytes()[:-1] + b"\0")
     (said,) = load(["me/model"], cache=tmp_path / "two", url=hub.url, HF_HUB_OFFLINE="1")
     assert "damaged" in said and f"delete {blob}" in said
+
+
+def test_damage_is_noticed_in_a_cache_without_links(hub: ToyHub, tmp_path: Path) -> None:
+    cache, settings = tmp_path / "cache", {"url": hub.url, "HF_HUB_DISABLE_SYMLINKS": "1"}
+    for name, said in ((["me/model"], "first 0"), (["me/model@v2"], "second 2")):
+        assert load(name, cache=cache, **settings) == [said]
+    files = [file for file in cache.rglob("*.onnx") if not file.is_symlink()]
+    assert {file.name for file in files} == {"first.onnx", "model.onnx"}
+    hub.requests.clear()
+    assert load(["me/model"], cache=cache, **settings) == ["first 0"]
+    assert not any(request.startswith("GET /me/") for request in hub.requests)
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    for offline in ("0", "1"):
+        (said,) = load(["me/model@v2"], cache=cache, HF_HUB_OFFLINE=offline, **settings)
+        assert "damaged" in said and "load it again" in said
+
+
+def test_a_checksum_that_is_missing_is_not_passed_over_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = save_identity(tmp_path / "model.onnx")
+    check_sum(file)
+    assert f"model {file}: not checked for damage, the cache holds no checksum of it" in caplog.text
 
 
 def test_folders_and_files(tmp_path: Path) -> None:
