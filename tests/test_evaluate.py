@@ -22,6 +22,7 @@ from restorer.cli import main
 from restorer.metrics import align, measure
 from restorer.synthesis import synthesize
 from restorer.training.evaluation_data import find_music, read_excerpt
+from restorer.training.evaluation_figures import spread
 from restorer.training.evaluation_summary import estimate
 from restorer.training.mp3 import SAMPLE_RATE, Coding, round_trip
 from restorer.training.prepare_command import plan, prepare_song
@@ -218,10 +219,13 @@ def test_a_coded_rate_is_kept_and_told(music, models, tmp_path):
 
 def test_summary_and_figures_are_complete(music, models, tmp_path):
     out = tmp_path / "out"
-    table = evaluate(
+    result = run(
         "--music", music, "--split", "all", "--model", models["stochastic"], models["identity"],
-        "--kbps", 32, 64, "--metrics", "snr,lsd", "--takes", 2, out,
+        "--kbps", 32, 64, "--metrics", "snr,lsd", "--takes", 2, "--out", out,
     )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("drawn of 2 excerpts and not 50; more: --excerpts-per-song") == 2
+    table = json.loads((out / "summary.json").read_text())["table"]
     pictures = sorted(path.name for path in out.glob("*.png"))
     assert {"figure4.png", "figure5-identity.png", "figure5-stochastic.png"} < set(pictures)
     assert sum(name.startswith("figure3-stochastic-") for name in pictures) == 2
@@ -239,6 +243,28 @@ def test_summary_and_figures_are_complete(music, models, tmp_path):
     assert "stochastic version 0" in first and f"'{music.name}'" in first and "ONNX Runtime" in first
     assert "| 64 mono | stochastic, best of 2 |" in text
     assert "ODG |" not in text
+
+
+def test_figure_5_has_three_z_however_many_takes_were_measured(music, models, tmp_path):
+    arguments = ["--music", music, "--split", "all", "--model", models["stochastic"], "--kbps", 32]
+    arguments += ["--metrics", "snr", "--excerpts-per-song", 2]
+    evaluate(*arguments, "--takes", 1, tmp_path / "one")
+    evaluate(*arguments, "--takes", 3, "--no-figures", tmp_path / "three")
+
+    def profiles(out):
+        rows = [json.loads(line) for line in (tmp_path / out / "profiles.jsonl").read_text().splitlines()]
+        return {(row["song"], row["excerpt"], row["system"], row["take"]): row["frequency"] for row in rows}
+
+    one, three = profiles("one"), profiles("three")
+    assert one.keys() == three.keys() and len([key for key in one if key[3] == 2]) == 3  # excerpts
+    for key, values in three.items():
+        assert one[key] == pytest.approx(values, rel=1e-2, abs=1e-3)
+
+
+def test_figures_show_excerpts_of_all_songs():
+    assert spread(range(1000), 50) == sorted(set(spread(range(1000), 50)))
+    assert spread(range(1000), 50)[::49] == [0, 999] and np.diff(spread(range(1000), 50)).max() <= 21
+    assert spread("abc", 50) == ["a", "b", "c"] and spread("", 50) == []
 
 
 def test_excerpts_are_aligned_warm_and_as_loud_as_asked(music):

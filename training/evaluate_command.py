@@ -50,7 +50,8 @@ class EvaluateCommand(ManyValues):
 @click.option(
     "--manifest",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV with the columns file, split; default: MUSIC/MANIFEST.csv if there, else a hash splits.",
+    help="CSV with the columns file, split; default: MUSIC/MANIFEST.csv if there, else split as restorer prepare "
+    "splits a new folder. Songs added after that may change this: then take --pairs.",
 )
 @click.option("--split", default="test", type=click.Choice(["test", "valid", "train", "all"]))
 @click.option(
@@ -156,8 +157,8 @@ def evaluate(
     }
     click.echo(write_summary(out, lines, chosen, facts), nl=False)
     if figures:
-        for path in draw_figures(out, everything, table, results, models, chosen):
-            click.echo(f"{path}: drawn", err=True)
+        for line in draw_figures(out, everything, table, results, models, chosen):
+            click.echo(line, err=True)
 
 
 def _check_metrics(text: str) -> tuple[str, ...]:
