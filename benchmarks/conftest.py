@@ -1,6 +1,6 @@
-"""Which models the benchmarks measure: the bundled one, or those that RESTORER_MODEL names.
+"""Which models the benchmarks measure: the bundled ones, or those that RESTORER_MODEL names.
 
-Several paths in RESTORER_MODEL are separated as in PATH.
+Several paths in RESTORER_MODEL are separated as in PATH. Bars are for the bundled models; others are only measured.
 """
 
 import os
@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from restorer.bundled import find_model
+from restorer.bundled import bundled_models, find_model, is_bundled
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "model" in metafunc.fixturenames:
         named = os.environ.get("RESTORER_MODEL")
-        models = [Path(name) for name in named.split(os.pathsep)] if named else [find_model(None)]
+        models = [find_model(name) for name in named.split(os.pathsep)] if named else list(bundled_models().values())
         metafunc.parametrize("model", models, ids=[path.stem for path in models])
+
+
+def has_bars(model: Path) -> bool:
+    """Whether a model must reach the speeds that the README promises."""
+    return is_bundled(model)
 
 
 def setting(name: str, default: float) -> float:

@@ -1,19 +1,22 @@
 """Streams against the clock: block times beside the duration of a block. Run: pytest benchmarks/test_streaming.py -s
 
 Ten minutes of audio for each of 16 cases, on one core and without pauses; RESTORER_STREAM_MINUTES=0.1 makes
-it quick.
+it quick. The bars need a machine that does nothing else.
 """
 
+import time
 from pathlib import Path
 
 import pytest
-from conftest import setting
+from conftest import has_bars, setting
 
 from restorer import Restorer
 from restorer.benchmark_blocks import BLOCKS_SAMPLES, RATES_HZ, looped_music, measure_blocks, measure_latency
 from restorer.benchmark_machine import describe_machine, one_core
 from restorer.benchmark_report import machine_line
 
+FIRST_WITHOUT_MISS = 512  # samples of a block
+MOST_OVER_OFFLINE = 1.5
 MINUTES = setting("RESTORER_STREAM_MINUTES", 10.0)
 
 
@@ -31,6 +34,33 @@ def test_block_times(model: Path, rate_hz: int, channels: int, block_samples: in
         f"on {machine_line(describe_machine())}"
     )
     assert times.real_time_factor < 1
+    assert block_samples < FIRST_WITHOUT_MISS or not has_bars(model) or times.misses == 0
+
+
+def test_small_blocks_cost_little_more_than_large_ones(benchmark, model: Path) -> None:
+    """Blocks of 512 beside a whole signal, in turn, so that whatever else the machine does troubles both."""
+    seconds, block = 4.0, 512
+    audio = looped_music(seconds, 44100, 2)
+    with one_core():
+        restorer = Restorer(model, device="cpu", threads=1)
+
+        def run(block_samples: int) -> float:
+            stream = restorer.stream(2, 44100)
+            started = time.thread_time()
+            for start in range(0, audio.shape[1], block_samples):
+                stream.process(audio[:, start : start + block_samples])
+            return time.thread_time() - started
+
+        run(audio.shape[1])
+        rounds = [(run(audio.shape[1]), run(block)) for _ in range(5)]
+        benchmark.pedantic(run, args=(block,), rounds=1, iterations=1)
+    whole, streamed = (min(times) for times in zip(*rounds, strict=True))
+    benchmark.extra_info.update(offline=whole / seconds, streamed=streamed / seconds, ratio=streamed / whole)
+    print(
+        f"\n{model.name}: processor time over duration {whole / seconds:.4f} whole, {streamed / seconds:.4f} in blocks "
+        f"of {block}: {streamed / whole:.2f} times as much, on {machine_line(describe_machine())}"
+    )
+    assert not has_bars(model) or streamed <= MOST_OVER_OFFLINE * whole
 
 
 @pytest.mark.parametrize("block_samples", BLOCKS_SAMPLES)
@@ -43,10 +73,11 @@ def test_stream(benchmark, model: Path, block_samples: int) -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [16000, 22050, 44100, 48000, 96000])
-def test_latency(model: Path, rate_hz: int) -> None:
+def test_latency(benchmark, model: Path, rate_hz: int) -> None:
     """What a stream is behind, measured; at the model's rate it is what the model file says."""
     restorer = Restorer(model, device="cpu", threads=1)
-    behind = measure_latency(restorer, rate_hz)
+    behind = benchmark.pedantic(measure_latency, args=(restorer, rate_hz), rounds=1, iterations=1)
+    benchmark.extra_info["latency_ms"] = 1000 * behind
     print(f"\n{model.name} at {rate_hz} Hz: latency {1000 * behind:.1f} ms")
     if rate_hz == restorer.sample_rate:
         assert abs(behind - restorer.latency_samples / rate_hz) < 1e-9

@@ -19,6 +19,8 @@ import numpy as np
 import soundfile
 
 from restorer import __version__
+from restorer.audio_in import read_audio
+from restorer.audio_out import AudioWriter
 from restorer.benchmark_blocks import BLOCKS_SAMPLES, RATES_HZ, looped_music, measure_blocks, measure_latency, music
 from restorer.benchmark_graph import count_multiply_adds, count_parameters
 from restorer.benchmark_machine import available_cores, describe_machine, matrix_product_peak, one_core, run_python
@@ -113,6 +115,7 @@ def measure_model(path: Path | None, effort: Effort, say: Callable[[str], None])
     for threads in thread_counts():
         offline.append(measure_array(file, "cpu", threads, seconds, effort.rounds))
     offline.append(measure_file(file, seconds, effort.rounds))
+    offline += measure_codec(seconds, effort.rounds)
     if Restorer(file, device="auto").device == "cuda":
         offline.append(measure_array(file, "cuda", None, seconds, effort.rounds))
 
@@ -177,11 +180,36 @@ def measure_array(file: Path, device: str, threads: int | None, seconds: float, 
 def measure_file(file: Path, seconds: float, rounds: int) -> dict[str, Any]:
     """Real-time factor of `restore_file` from a stereo MP3 to FLAC, decoding and encoding included, on one core."""
     with tempfile.TemporaryDirectory() as folder, one_core():
-        source, target = Path(folder) / "song.mp3", Path(folder) / "restored.flac"
-        soundfile.write(source, looped_music(seconds, RATE_HZ, 2).T, RATE_HZ, format="MP3", bitrate_mode="CONSTANT")
+        source, target = _write_mp3(Path(folder), seconds), Path(folder) / "restored.flac"
         restorer = Restorer(file, device="cpu", threads=1)
         factor = _best(lambda: restorer.restore_file(source, target, overwrite=True), rounds) / seconds
     return {"what": "MP3 to FLAC", "device": "cpu", "threads": 1, "real_time_factor": round(factor, 4)}
+
+
+def measure_codec(seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """What decoding a stereo MP3 and encoding FLAC alone take of `measure_file`, as real-time factors on one core."""
+    audio = looped_music(seconds, RATE_HZ, 2)
+    with tempfile.TemporaryDirectory() as folder, one_core():
+        source, target = _write_mp3(Path(folder), seconds), Path(folder) / "song.flac"
+
+        def encode() -> None:
+            with AudioWriter(target, 2, RATE_HZ, overwrite=True) as writer:
+                writer.write(audio)
+
+        times = {
+            "decoding MP3": _best(lambda: read_audio(source, RATE_HZ), rounds),
+            "encoding FLAC": _best(encode, rounds),
+        }
+    return [
+        {"what": what, "device": "cpu", "threads": 1, "real_time_factor": round(taken / seconds, 4)}
+        for what, taken in times.items()
+    ]
+
+
+def _write_mp3(folder: Path, seconds: float) -> Path:
+    file = folder / "song.mp3"
+    soundfile.write(file, looped_music(seconds, RATE_HZ, 2).T, RATE_HZ, format="MP3", bitrate_mode="CONSTANT")
+    return file
 
 
 def measure_load(file: Path, rounds: int) -> float:
