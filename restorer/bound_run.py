@@ -42,8 +42,10 @@ class BoundRun:
         self._noise = self._zeros((batch, noise_size)) if noise_size else None
         self._bindings = [self._bind(*sets) for sets in (self._states, self._states[::-1])]
         self._turn = 0
-        self._restored: Float32 = np.zeros((batch, 2, 0, 0), np.float32)
-        self._restored_value: Any = None
+        # What calls read and write, of one number of frames; both lie in the CPU's memory.
+        self._frames: Float32 = np.zeros((batch, 2, 0, 0), np.float32)
+        self._restored = self._frames
+        self._shared: list[Any] = []
 
     def _zeros(self, shape: tuple[int, ...]) -> Any:
         return self._value.ortvalue_from_numpy(np.zeros(shape, np.float32), self._device, 0)
@@ -83,10 +85,10 @@ class BoundRun:
         DeviceError
             There is not enough memory, or the GPU failed.
         """
-        if frames.shape != self._restored.shape:
+        if frames.shape != self._frames.shape:
             self._resize(frames.shape)
+        np.copyto(self._frames, frames)  # binding the array itself, call by call, costs more
         binding = self._bindings[self._turn]
-        binding.bind_cpu_input("frames", np.ascontiguousarray(frames))
         try:
             self._session.run_with_iobinding(binding)
             if self._device != "cpu":
@@ -107,11 +109,12 @@ class BoundRun:
         return self._restored
 
     def _resize(self, shape: tuple[int, ...]) -> None:
-        """Make room for the output of calls of another number of frames."""
-        self._restored = np.zeros(shape, np.float32)
-        self._restored_value = self._value.ortvalue_from_numpy(self._restored, "cpu", 0)  # shares the memory
+        """Make room for calls of another number of frames."""
+        self._frames, self._restored = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._shared = [self._value.ortvalue_from_numpy(array, "cpu", 0) for array in (self._frames, self._restored)]
         for binding in self._bindings:
-            binding.bind_ortvalue_output("restored", self._restored_value)
+            binding.bind_ortvalue_input("frames", self._shared[0])
+            binding.bind_ortvalue_output("restored", self._shared[1])
 
 
 def _is_want_of_memory(error: Exception) -> bool:

@@ -71,9 +71,11 @@ def replace_damage(block: NDArray[Any]) -> tuple[Float32, int]:
 
     Returns the samples and how many were replaced.
     """
-    bad = ~(np.abs(block) <= _LARGEST_SAMPLE)
-    count = int(np.count_nonzero(bad))
-    return (np.where(bad, 0, block) if count else block).astype(np.float32, copy=False), count
+    size = np.abs(block)
+    if not block.size or size.max() <= _LARGEST_SAMPLE:  # never with a NaN, which `max` passes on
+        return block.astype(np.float32, copy=False), 0
+    bad = ~(size <= _LARGEST_SAMPLE)
+    return np.where(bad, 0, block).astype(np.float32), int(np.count_nonzero(bad))
 
 
 class Stream:
