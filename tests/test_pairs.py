@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from restorer.synthesis import synthesize
 from restorer.training.mp3 import Coding, Mp3, encode_mp3, round_trip, rounded_codings
 from restorer.training.pairs import Pairs, measure_bandwidth
 from restorer.training.prepare_command import prepare
+from restorer.training.splits import split_songs
 
 RATE_HZ = 44100
 CODINGS = ["16m", "24m", "32m", "48m", "64m", "96m", "128m", "48j", "64j", "128j"]
@@ -128,6 +130,44 @@ def test_a_folder_of_pairs_has_one_coded_rate_and_says_it(music_dir, pairs_dir, 
         make(pairs_dir, "--coded-rate", "44100")
     refused = make(tmp_path / "new", "--coded-rate", "44000")
     assert refused.exit_code == 2 and "'44000' is not one of" in refused.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 14, 25, 100])
+def test_splits_are_80_10_10_to_rounding(count):
+    names = [f"album/{index}.flac" for index in range(count)]
+    splits = split_songs(names, {})
+    assert splits == split_songs(reversed(names), {}) and splits.keys() == set(names)
+    counts = Counter(splits.values())
+    tenth = max(1, (count + 5) // 10) if count >= 3 else 0
+    assert (counts["valid"], counts["test"], counts["train"]) == (tenth, tenth, count - 2 * tenth)
+    half = dict(list(splits.items())[::2])  # what an interrupted run had finished
+    assert split_songs(names, half) == splits
+
+
+def test_known_splits_stay_and_count():
+    names = [f"{index}" for index in range(20)]
+    known = {name: "test" for name in names[:5]} | {"gone": "valid"}
+    counts = Counter(split_songs(names, known).values())
+    assert counts == {"test": 5, "valid": 2, "train": 13}
+
+
+def test_songs_that_are_added_move_no_prepared_one(tmp_path):
+    music, pairs = tmp_path / "music", tmp_path / "pairs"
+    music.mkdir()
+
+    def add_and_prepare(numbers):
+        for number in numbers:
+            soundfile.write(music / f"{number}.wav", synthesize(0.5, RATE_HZ, number, 1).T, RATE_HZ)
+        arguments = [str(music), str(pairs), "--kbps", "32", "--jobs", "1"]
+        assert CliRunner().invoke(prepare, arguments).exit_code == 0
+        songs = [json.loads(path.read_text()) for path in pairs.glob("*/song.json")]
+        return {song["source"]: song["split"] for song in songs}
+
+    first = add_and_prepare(range(3))
+    assert sorted(first.values()) == ["test", "train", "valid"]
+    second = add_and_prepare(range(3, 16))
+    assert first.items() <= second.items()
+    assert Counter(second.values()) == {"test": 2, "valid": 2, "train": 12}
 
 
 def test_an_unfinished_song_is_made_again(music_dir, tmp_path):

@@ -73,13 +73,15 @@ def find_music(
 ) -> list[Piece]:
     """List a split of a folder of music; a mono song has no joint-stereo codings.
 
+    Without a manifest the songs are split as `restorer prepare` splits them in a new folder of pairs.
+
     Raises
     ------
     RestorerError
         No music, none of this split, or a song that cannot be read.
     """
     default = music / "MANIFEST.csv"
-    songs = plan(music, Path(), manifest or (default if default.exists() else None), tuple(codings))
+    songs = plan(music, None, manifest or (default if default.exists() else None), tuple(codings))
     chosen = [song for song in songs if split in (song.split, "all")]
     if not chosen:
         raise RestorerError(

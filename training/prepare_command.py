@@ -27,6 +27,7 @@ from restorer.training.mp3 import (
     rounded_codings,
 )
 from restorer.training.pairs import Song, measure_bandwidth
+from restorer.training.splits import split_songs
 from restorer.whole_file import whole_file
 
 EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".aif", ".aiff", ".mp3")
@@ -55,14 +56,11 @@ def song_id(relative: str) -> str:
     return f"{stem}-{digest}"
 
 
-def split_of(relative: str) -> str:
-    """Split by song, 80/10/10 (paper 3.3): a hash of the path decides, so adding songs moves no other."""
-    bucket = int(hashlib.sha256(relative.encode()).hexdigest(), 16) % 10
-    return "train" if bucket < 8 else "valid" if bucket == 8 else "test"
+def plan(music: Path, pairs: Path | None, manifest: Path | None, codings: tuple[str, ...]) -> list[Task]:
+    """List the songs below `music` (or those the manifest names) with split and target folder.
 
-
-def plan(music: Path, pairs: Path, manifest: Path | None, codings: tuple[str, ...]) -> list[Task]:
-    """List the songs below `music` (or those the manifest names) with split and target folder."""
+    Songs that `pairs` holds already keep their split, so that adding songs moves no other; None: nothing is held.
+    """
     rows: dict[str, dict[str, str]] = {}
     if manifest is not None:
         rows = read_manifest(manifest)
@@ -75,11 +73,12 @@ def plan(music: Path, pairs: Path, manifest: Path | None, codings: tuple[str, ..
         files = sorted(path.relative_to(music).as_posix() for path in paths)
     if not files:
         raise RestorerError(f"no music below '{music}'; looked for {', '.join(EXTENSIONS)}")
-    return [
-        Task(music / name, pairs / song_id(name), rows.get(name, {}).get("split") or split_of(name), codings,
-             rows.get(name, {}))
-        for name in files
-    ]  # fmt: skip
+    folders = {name: (pairs or Path()) / song_id(name) for name in files}
+    known = {}
+    if pairs is not None:
+        known = {name: Song.read(path).split for name, path in folders.items() if (path / "song.json").exists()}
+    splits = split_songs(files, known | {name: row["split"] for name, row in rows.items() if row["split"]})
+    return [Task(music / name, folders[name], splits[name], codings, rows.get(name, {})) for name in files]
 
 
 def prepare_song(task: Task, quality: int, coded_rate_hz: int | None = None) -> Song:
@@ -214,8 +213,9 @@ def prepare(
 ) -> None:
     """Make training pairs in PAIRS_DIR from the music in MUSIC_DIR.
 
-    Songs are split by song into train, valid and test (or as the manifest says), coded with LAME at its own
-    sample rates (or at --coded-rate), and aligned to the sample. Started again, it finishes what is missing.
+    Songs are split by song into train, valid and test, 80/10/10 (or as the manifest says), coded with LAME at its own
+    sample rates (or at --coded-rate), and aligned to the sample. Started again, it finishes what is missing; songs
+    that were added since move no other to another split.
     """
     mono = kbps or (16, 24, 32, 48, 64, 96)
     for value in mono + joint_kbps:
