@@ -18,7 +18,11 @@ from restorer.benchmark_blocks import BLOCKS_SAMPLES, looped_music, measure_bloc
 from restorer.benchmark_command import benchmark, read_result
 from restorer.benchmark_machine import available_cores, describe_machine, one_core, resident_bytes, run_python
 from restorer.benchmark_report import format_markdown, format_text, machine_line
+from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError, RestorerError
+
+ROOT = Path(__file__).parents[1]
+SPEED = ROOT / "benchmarks" / "speed.json"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,9 @@ def test_everything_is_measured(result: dict[str, Any]) -> None:
         assert 0 <= row["misses"] <= row["blocks"]
         assert row["block_ms"] == pytest.approx(1000 * row["block_samples"] / row["sample_rate_hz"], abs=1e-3)
     cpu = [row["threads"] for row in model["offline"] if row["what"] == "array" and row["device"] == "cpu"]
-    assert cpu == thread_counts() and any(row["what"] == "MP3 to FLAC" for row in model["offline"])
+    whole = {row["what"]: row["real_time_factor"] for row in model["offline"]}
+    assert cpu == thread_counts() and set(whole) == {"array", "MP3 to FLAC", "decoding MP3", "encoding FLAC"}
+    assert 0 < whole["decoding MP3"] + whole["encoding FLAC"] < whole["MP3 to FLAC"]
     assert 0 < model["load_seconds"] < 60
     assert model["memory"][0]["peak_mb"] is None or 30 < model["memory"][0]["peak_mb"] < 2000
     assert model["giga_multiply_adds_per_second"] > 0 and model["share_of_peak"] > 0
@@ -83,6 +89,14 @@ def test_tables_hold_the_numbers(result: dict[str, Any], tmp_path: Path) -> None
     two = {**result, "models": [model, {**model, "name": "other", "memory": []}]}
     rows = [line for line in format_markdown(two).splitlines() if line.startswith("|")]
     assert all(line.count("|") == 4 for line in rows) and "other" in rows[0]
+
+
+@pytest.mark.skipif(not SPEED.is_file(), reason="benchmarks/speed.json has not been measured")
+def test_readme_has_the_table_of_the_measured_numbers() -> None:
+    """`restorer benchmark --json > benchmarks/speed.json` comes first, the README's table is printed from it."""
+    done = CliRunner().invoke(benchmark, ["--from", str(SPEED), "--markdown"], catch_exceptions=False)
+    assert done.output.strip() in (ROOT / "README.md").read_text()
+    assert [model["name"] for model in read_result(SPEED)["models"]] == list(bundled_models())
 
 
 def test_wrong_requests(tmp_path: Path) -> None:
