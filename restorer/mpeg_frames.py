@@ -9,6 +9,7 @@ many there are.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -24,7 +25,14 @@ _BITRATES_KBPS = {
 }
 RATES_HZ = {3: (44100, 48000, 32000, 0), 2: (22050, 24000, 16000, 0), 0: (11025, 12000, 8000, 0)}
 _SAME_STREAM = 0xFFFE0C00  # sync, version, layer and sample rate: equal in all frames of a file
+# What `frame_bytes` takes for a header, as far as its first three bytes tell.
+_HEADER = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][%s]" % b"".join(b"\\x%x0-\\x%xb" % (h, h) for h in range(1, 15)))
+_HEADER_BYTES = 3
+_MOST_SEARCHED = 1 << 17  # headers that searches look at; noise has one in 16 kB
+_MOST_LEADING_TAGS = 1000
+_SHOWN_PLACES = 5  # of damage, each in a line of its own
 _WINDOW_BYTES = 1 << 20
+_WINDOW_PAST_BYTES = 4096  # that are kept: a search looks three frames ahead and comes back
 _OTHER_CONTAINERS = (b"RIFF", b"RF64", b"RIFX", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"riff")
 _RESERVOIR_BYTES = 511  # how far back a frame's data may begin, at most
 _DECODER_DELAY = 529  # samples that a decoder drops besides the encoder delay that a LAME tag tells
@@ -72,23 +80,24 @@ def open_mpeg(path: Path) -> MpegView:
                 f"cannot read {path}: no MPEG audio frame in it, so it is no MP3 file, or all of it is lost"
             )
         return MpegView()
+    damage = walk.damage
     told = walk.read_info_frame() if walk.starts_whole() else None
-    if told == walk.frames - 1 and not walk.damage:
+    if told == walk.frames - 1 and not damage:
         # Tags in front are kept from the decoder, which would load them as a whole and complain about odd ones.
         return MpegView(cast(BinaryIO, _View(path, walk.pieces)) if start else None)
     if told is None:
         walk.lead_with_info_frame()
     else:
-        if walk.frames - 1 < told and not walk.damage:
+        if walk.frames - 1 < told and not damage:
             walk.end_is_lost = True
-            walk.damage.append(f"the file is truncated: {walk.frames - 1} of {told} frames are there")
-        elif walk.frames - 1 > told and not walk.damage:
-            walk.damage.append(
+            damage.append(f"the file is truncated: {walk.frames - 1} of {told} frames are there")
+        elif walk.frames - 1 > told and not damage:
+            damage.append(
                 f"the file is damaged: its Info frame tells of {told} frames and {walk.frames - 1} are there, all of "
                 "which were read"
             )
         walk.correct_info_frame()
-    return MpegView(cast(BinaryIO, _View(path, walk.pieces)), walk.damage)
+    return MpegView(cast(BinaryIO, _View(path, walk.pieces)), damage)
 
 
 class _Window:
@@ -100,26 +109,37 @@ class _Window:
         self._start, self._buffer = 0, b""
 
     def read(self, position: int, count: int) -> bytes:
+        self._fill(position, count)
         offset = position - self._start
-        if offset < 0 or offset + count > len(self._buffer):
-            self._file.seek(position)
-            self._start, self._buffer, offset = position, self._file.read(max(count, _WINDOW_BYTES)), 0
         return self._buffer[offset : offset + count]
 
-    def find_sync_byte(self, position: int, end: int) -> int:
-        """Position of the next 0xFF byte before `end`, or -1."""
-        while position < end:
-            chunk = self.read(position, min(65536, end - position))
-            hit = chunk.find(b"\xff")
-            if hit >= 0:
-                return position + hit
-            position += len(chunk)
+    def find_header(self, position: int, end: int) -> int:
+        """Position of the next bytes before `end` that could be a frame's header, or -1."""
+        while position + _HEADER_BYTES <= end:
+            self._fill(position, _HEADER_BYTES)
+            hit = _HEADER.search(self._buffer, position - self._start, end - self._start)
+            if hit:
+                return self._start + hit.start()
+            reached = self._start + len(self._buffer)
+            if reached < position + _HEADER_BYTES:  # the file has become shorter
+                return -1
+            position = reached - _HEADER_BYTES + 1  # a header may lie across the buffer's end
         return -1
+
+    def _fill(self, position: int, count: int) -> None:
+        """Have the buffer hold `count` bytes from `position`, if the file does."""
+        if position < self._start or position + count > self._start + len(self._buffer):
+            self._start = max(0, position - _WINDOW_PAST_BYTES)
+            self._file.seek(self._start)
+            self._buffer = self._file.read(position - self._start + max(count, _WINDOW_BYTES))
 
 
 def _skip_leading_tags(window: _Window) -> int:
     position = 0
-    while (head := window.read(position, 10))[:3] == b"ID3" and len(head) == 10:
+    for _ in range(_MOST_LEADING_TAGS):
+        head = window.read(position, 10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            break
         size = (head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | head[9] & 127
         # A tag that claims more than the file has lies about its size; the search for frames finds its end.
         position += 10 + (0 if position + 10 + size > window.size else size) + (10 if head[5] & 0x10 else 0)
@@ -151,7 +171,8 @@ class _Walk:
         self._window, self._end = window, end
         self.frames = 0
         self.end_is_lost = False
-        self.damage: list[str] = []
+        self._damage: list[str] = []
+        self._places = self._searched = 0
         self.pieces: list[bytes | tuple[int, int]] = []
         self._reference = 0
         first = self._find_frame(start, depth=3)
@@ -194,7 +215,7 @@ class _Walk:
             self._keep(run_start, position)
             if size and following > self._end:
                 self.end_is_lost = True
-                self.damage.append(
+                self._damage.append(
                     f"the file is truncated: it ends in the middle of a frame, {self._seconds():.2f} s can be decoded"
                 )
             elif any(self._window.read(position, min(self._end - position, 65536))):
@@ -226,8 +247,11 @@ class _Walk:
         return position
 
     def _find_frame(self, position: int, depth: int) -> int:
-        """Position of the next frame that `depth` - 1 like it follow, or -1."""
-        while (position := self._window.find_sync_byte(position, self._end)) >= 0:
+        """Position of the next frame that `depth` - 1 like it follow, or -1; a file made of false ones is given up."""
+        while (position := self._window.find_header(position, self._end)) >= 0:
+            self._searched += 1
+            if self._searched > _MOST_SEARCHED:
+                return -1
             header, at = self._header(position), position
             size = self._size(header)
             for _ in range(depth - 1):
@@ -262,9 +286,17 @@ class _Walk:
             self.pieces.append((start, end))
 
     def _report(self, start: int, end: int) -> None:
-        self.damage.append(
-            f"the file is damaged: {end - start} bytes at {self._seconds():.2f} s are not audio and were skipped"
-        )
+        self._places += 1
+        if self._places <= _SHOWN_PLACES:
+            self._damage.append(
+                f"the file is damaged: {end - start} bytes at {self._seconds():.2f} s are not audio and were skipped"
+            )
+
+    @property
+    def damage(self) -> list[str]:
+        """One line for each of the first places, and one for the others."""
+        more = self._places - _SHOWN_PLACES
+        return self._damage + ([f"the file is damaged: and {more} more places"] if more > 0 else [])
 
     def _seconds(self) -> float:
         return self.frames * self.samples_per_frame / self._rate_hz

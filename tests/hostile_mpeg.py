@@ -9,6 +9,7 @@ from hostile_material import flac_blocks, free_format, id3, join_flac, material,
 from numpy.random import Generator
 
 HUGE_TAG = 200 << 20
+LONG_RUN = 20_000_000
 
 
 def lying_xing(rng: Generator) -> Made:
@@ -141,6 +142,30 @@ def odd_mpeg_streams(rng: Generator) -> Made:
     """Streams glued together: other rates, channels and versions from one frame to the next."""
     parts = [bytes(any_file(rng, "mp3")[2]) for _ in range(int(rng.integers(2, 6)))]
     return f"{len(parts)} streams", ".mp3", b"".join(parts)
+
+
+def sync_runs(rng: Generator) -> Made:
+    """20 MB in which a frame could begin at every byte, or at every fourth, and none does; alone or around audio."""
+    name, suffix, data = any_file(rng, "mp3")
+    run, words = ((b"\xff", "ones"), (b"\xff\xfb\x90\x64", "headers"), (id3(version=4), "tags"))[rng.integers(3)]
+    run = run * (LONG_RUN // len(run))
+    at = (0, len(data) // 2, len(data))[rng.integers(3)]
+    if rng.integers(4) == 0:
+        return f"only {words}", suffix, run
+    return f"{name}, {words} at {at}", suffix, bytes(data[:at]) + run + bytes(data[at:])
+
+
+def many_gaps(rng: Generator) -> Made:
+    """Two or three frames, then a few foreign bytes, thousands of times."""
+    name, suffix, data = any_file(rng, "mp3")
+    starts = mpeg_frames(bytes(data))
+    part = b""
+    if len(starts) > 8:
+        first = int(rng.integers(1, len(starts) - 4))
+        part = bytes(data[starts[first] : starts[first + int(rng.integers(2, 4))]])
+    part += junk(rng, 40)
+    gaps = int(10 ** rng.uniform(5, 6.5)) // len(part)
+    return f"{name}, {gaps} gaps", suffix, bytes(data) + part * gaps
 
 
 def id3_sizes(rng: Generator) -> Made:

@@ -146,6 +146,8 @@ _OF_ONE_FORMAT = (
     hostile_mpeg.mpeg_side_info,
     hostile_mpeg.free_formats,
     hostile_mpeg.odd_mpeg_streams,
+    hostile_mpeg.sync_runs,
+    hostile_mpeg.many_gaps,
     hostile_mpeg.id3_sizes,
     hostile_mpeg.id3_frames,
     hostile_mpeg.bombs,

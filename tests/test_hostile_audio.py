@@ -5,6 +5,7 @@
 
 import struct
 import sys
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("resource")
 
 from hostile_guard import Result, run_cases
 from hostile_material import flac_blocks, id3, join_flac, material, mpeg_frames
+from hostile_mpeg import LONG_RUN
 from hostile_mutations import KINDS, make_case
 from toy_model import save_convolution
 
@@ -23,6 +25,7 @@ from restorer.audio_in import read_audio
 from restorer.codec_facts import read_codec_facts
 from restorer.errors import AudioFileError
 from restorer.inspection import inspect_file
+from restorer.mpeg_frames import _HEADER, frame_bytes, open_mpeg
 from restorer.restoring import copy_unprocessed
 from restorer.tag_file import BUDGET_BYTES
 from restorer.tags import copy_tags
@@ -130,6 +133,53 @@ def test_a_million_texts_in_one_frame_are_left_behind(tmp_path: Path) -> None:
     few = id3((b"TXXX", b"\3NAME\0" + b"\0".join(b"%d" % number for number in range(2000)), 0))
     source.write_bytes(few + material()["mp3"][1])
     assert copy_tags(source, tmp_path / "out.wav") == []
+
+
+@pytest.mark.parametrize("run", [b"\xff", b"\xff\xfb\x90\x64", id3(version=4)], ids=["ones", "headers", "tags"])
+@pytest.mark.parametrize("where", ["alone", "before", "within", "after"])
+def test_runs_in_which_a_frame_could_begin_anywhere_take_no_time(tmp_path: Path, run: bytes, where: str) -> None:
+    intact = material()["mp3"][1]
+    run *= LONG_RUN // len(run)
+    at = {"alone": 0, "before": 0, "within": len(intact) // 2, "after": len(intact)}[where]
+    data = run if where == "alone" else intact[:at] + run + intact[at:]
+    started = time.process_time()
+    try:
+        damage = open_mpeg(written(tmp_path / "in.mp3", data)).damage
+    except AudioFileError as error:  # so many false frames that the search for one was given up
+        assert "no MPEG audio frame" in str(error) and where in ("alone", "before")
+    else:
+        (line,) = damage or ["left to the decoder"]
+        assert "not audio and were skipped" in line or where == "alone"
+    assert time.process_time() - started < 3.0  # walked byte by byte it was 50 s and more
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+@pytest.mark.parametrize("edge", [1 << 20, (1 << 20) - 4096])
+def test_a_frame_is_found_where_the_window_ends(tmp_path: Path, edge: int, before: int) -> None:
+    intact = material()["mp3, no info"][1]
+    path = written(tmp_path / "in.mp3", b"\xff" * (edge - before) + intact)
+    view = open_mpeg(path)
+    assert view.damage == [f"the file is damaged: {edge - before} bytes at 0.00 s are not audio and were skipped"]
+
+
+def test_the_search_stops_at_whatever_is_a_header() -> None:
+    """The pattern and `frame_bytes` agree about every header."""
+    for word in range(1 << 16):
+        header = bytes([0xFF, word >> 8, word & 0xFF, 0])
+        assert bool(_HEADER.match(header)) == (frame_bytes(int.from_bytes(header, "big")) > 0), header.hex()
+
+
+def test_of_many_gaps_the_first_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    data = material()["mp3, no info"][1]
+    starts = mpeg_frames(data)
+    few, many = (
+        open_mpeg(written(tmp_path / "in.mp3", (data[: starts[3]] + b"gap") * (gaps + 1) + data)).damage
+        for gaps in (4, 500)
+    )
+    assert len(few) == 5 and all("bytes at" in line for line in few)
+    assert len(many) == 6 and many[-1] == "the file is damaged: and 496 more places"
+    report = copy_unprocessed(tmp_path / "in.mp3", tmp_path / "out.mp3", 44100)
+    assert sum("more places" in line for line in report.warnings) == 1 and len(report.warnings) < 10
 
 
 @pytest.mark.parametrize("size", [1 << 20, (1 << 28) - 1])
