@@ -58,20 +58,28 @@ export async function renderSong() {
     for (const picture of document.querySelectorAll(".picture"))
       [...picture.querySelectorAll("span")].forEach((label, i) => { label.textContent = i ? `${Math.round(top / 2)}` : `${Math.round(top)} kHz`; });
     $("mix").value = 100;
-    await lanes.a.show("/api/tracks/original", song.original);
   }
   if (!take()) chosen = song.takes[0].name;
   for (const each of song.takes)
     if (!deck.tracks.has(each.name)) deck.add(each.name, {url: `/api/tracks/${each.name}/audio`, ...each});
-  await hear();
+  renderParts();  // words and buttons first, pictures when they arrive
+  $("lanes").setAttribute("aria-busy", true);
+  try {
+    if (fresh) await lanes.a.show("/api/tracks/original", song.original);
+    await hear();
+  } finally { $("lanes").setAttribute("aria-busy", false); }
   for (const name of [...deck.tracks.keys()])
     if (name !== "original" && !song.takes.some(each => each.name === name)) deck.remove(name);
+  renderParts();
+  if (fresh) $("title").focus({preventScroll: true});
+}
+
+function renderParts() {
   renderWords();
   renderTakes();
   renderBrightness();
   renderTask();
   renderTime();
-  if (fresh) $("title").focus({preventScroll: true});
 }
 
 function renderWords() {
