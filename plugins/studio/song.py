@@ -123,7 +123,7 @@ class Song:
             old.track.path.unlink(missing_ok=True)
 
     def make_download(self, job: Job, seed: int, brightness: float | None, mix: float, suffix: str) -> None:
-        """Write the file that the command line would write with these settings."""
+        """Write the file that `restorer restore --force` writes with these settings."""
         self._check_disk(_TAKE_BYTES)
         job.begin("Writing")
         self._made += 1
