@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from toy_browser import chromium, contrast, luminance, set_scheme
+from toy_browser import chromium, contrast, luminance, photograph, set_scheme
 from toy_listening_test import SECONDS, build_test, decode, invoke, read_test
 
 from restorer.training.listening_analysis import load_key, load_result
@@ -161,6 +161,7 @@ def test_colours_are_readable(browser, built, scheme):
     pairs = [("text", "page"), ("text", "card"), ("quiet", "card"), ("accent", "card"), ("problem", "page")]
     for one, other in [*pairs, ("on-accent", "accent")]:
         assert contrast(browser, one, other) >= 4.5, (one, other)
+    photograph(browser, f"listening-{scheme}")
     set_scheme(browser, None)
 
 
@@ -178,6 +179,7 @@ def test_page_fits_the_width(browser, built, width):
         assert max(boxes) <= 0
         sizes = listener.ask("['play', 'back', 'next', 'rating'].map(id => $(id).getBoundingClientRect().height)")
         assert min(sizes) >= 44
+        photograph(browser, f"listening-{width}")
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_script("localStorage.clear()")

@@ -1,7 +1,9 @@
 """A real headless Chromium for the tests of pages, or a skip where there is none."""
 
+import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,25 @@ def chromium(downloads, size="1000,1000"):
         yield browser
     finally:
         browser.quit()
+
+
+def photograph(browser, name):
+    """Keep the window's picture as NAME.png in the folder RESTORER_SCREENSHOTS, for people to look at; else nothing."""
+    if folder := os.environ.get("RESTORER_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def drag(browser, kind, element, *paths):
+    """One event of files dragged over an element from a file manager: "dragEnter", "dragOver" or "drop".
+
+    The browser makes the event itself and reads the files, so the page cannot tell it from a person's.
+    """
+    box = element.rect
+    scrolled = browser.execute_script("return [scrollX, scrollY]")
+    place = {"x": box["x"] + box["width"] / 2 - scrolled[0], "y": box["y"] + box["height"] / 2 - scrolled[1]}
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
 
 
 def set_scheme(browser, scheme):
