@@ -17,6 +17,7 @@ import soundfile
 from restorer.audio_in import SequentialFile, StreamResampler
 from restorer.errors import AudioFileError
 from restorer.tags import copy_tags
+from restorer.whole_file import place_new
 
 # Extension -> libsndfile format, and the sample formats by their short names; the first is the default. A
 # restored song was never on a 16-bit grid, so 24 bits are the default: no rounding noise, no need for dither.
@@ -223,8 +224,7 @@ class AudioWriter:
             found = soundfile.info(str(self._temporary)).frames
             if found != self._file_samples and self._format != "MP3":
                 raise self._failure(None, f"only {found} of {self._file_samples} samples arrived in the file")
-            check_free(self.path, self._overwrite)
-            os.replace(self._temporary, self.path)
+            place(self._temporary, self.path, self._overwrite)
         except (soundfile.LibsndfileError, OSError) as error:
             raise self._failure(error, "the finished file cannot be read back") from error
 
@@ -310,7 +310,28 @@ def _check_channels(target: Path, name: str, channels: int) -> None:
 def check_free(target: Path, overwrite: bool) -> None:
     """An AudioFileError where `target` exists and may not be replaced."""
     if target.exists() and not overwrite:
-        raise AudioFileError(f"{target} exists; choose another name or pass --overwrite (overwrite=True)")
+        raise _taken(target)
+
+
+def place(made: Path, target: Path, overwrite: bool) -> None:
+    """Give a finished file its name; what came under that name meanwhile is replaced only with `overwrite`.
+
+    Raises
+    ------
+    AudioFileError : it exists and may not be replaced.
+    OSError : the system refuses.
+    """
+    if overwrite:
+        os.replace(made, target)
+        return
+    try:
+        place_new(made, target)
+    except FileExistsError:
+        raise _taken(target) from None
+
+
+def _taken(target: Path) -> AudioFileError:
+    return AudioFileError(f"{target} exists; choose another name or pass --overwrite (overwrite=True)")
 
 
 def temporary_path(target: Path) -> Path:

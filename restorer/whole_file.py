@@ -1,5 +1,6 @@
 """Files that are there in full or not at all: written beside their place, then renamed into it."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -30,6 +31,25 @@ def whole_file(path: Path) -> Iterator[Path]:
         if lock is not None:
             fcntl.flock(lock, fcntl.LOCK_UN)  # or a forked child would hold it on
             os.close(lock)
+
+
+def place_new(made: Path, target: Path) -> None:
+    """Give the finished file `made` the name `target`, which nothing may have, in one step where links are possible.
+
+    Raises
+    ------
+    FileExistsError : something has that name; it and `made` stay as they are.
+    """
+    try:
+        os.link(made, target)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # a file system without links: looked at first, then renamed
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        os.replace(made, target)
+    else:
+        made.unlink()
 
 
 def _claim(path: Path) -> tuple[Path, int | None]:

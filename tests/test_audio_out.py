@@ -272,3 +272,46 @@ def test_a_file_gets_the_usual_permissions(tmp_path: Path) -> None:
     write(tmp_path / "out.wav", make_audio())
     (tmp_path / "plain").touch()
     assert (tmp_path / "out.wav").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_who_comes_second_replaces_nothing_without_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Two writers of one name that both found it free: the later is refused when it gives its file the name."""
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    path, audio = tmp_path / "out.wav", np.full((1, 1000), 0.5, np.float32)
+    with AudioWriter(path, 1) as first:
+        first.write(audio)
+        with pytest.raises(AudioFileError, match="exists; choose another name"), AudioWriter(path, 1) as second:
+            second.write(audio)
+            with AudioWriter(tmp_path / "other.wav", 1) as other:
+                other.write(audio)
+            path.write_bytes(b"somebody else's")
+        path.unlink()
+    assert soundfile.info(path).frames == 1000 and path.stat().st_nlink == 1
+    assert sorted(os.listdir(tmp_path)) == ["other.wav", "out.wav"]
+
+
+def test_the_name_is_taken_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked at before: what appears at the last moment stays."""
+    path = tmp_path / "out.wav"
+    link = os.link
+
+    def late(made: Path, target: Path) -> None:
+        path.write_bytes(b"somebody else's")
+        link(made, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(AudioFileError, match="exists"), AudioWriter(path, 1) as writer:
+        writer.write(np.zeros((1, 10), np.float32))
+    assert path.read_bytes() == b"somebody else's" and os.listdir(tmp_path) == ["out.wav"]
+    monkeypatch.setattr(os, "link", link)
+    with AudioWriter(path, 1, overwrite=True) as writer:
+        writer.write(np.zeros((1, 10), np.float32))
+    assert soundfile.info(path).frames == 10
