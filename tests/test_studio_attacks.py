@@ -1,5 +1,6 @@
 """The studio's answers to files, names, wishes and sites that mean no good."""
 
+import asyncio
 import itertools
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ pytest.register_assert_rewrite("toy_studio")
 from toy_studio import HEADERS, LIMITS, OCTETS, SCRIPT, URL, upload, wait
 
 from restorer.errors import AudioFileError
+from restorer.plugins.studio import application
 from restorer.plugins.studio.application import COOKIE
 from restorer.plugins.studio.track import make_track
 from restorer.plugins.studio.uploads import clean_name, source_name
@@ -262,3 +264,25 @@ PATHS = [
 @pytest.mark.parametrize("path", PATHS)
 def test_paths_lead_nowhere(opened, path):
     assert opened.get(path).status_code == 404
+
+
+def test_a_sweep_that_fails_is_logged_and_not_the_last(monkeypatch, caplog):
+    """Whatever stands in its way, such as a folder that the system refuses to list."""
+    swept = []
+
+    class Refusing:
+        def sweep(self):
+            swept.append(1)
+            if len(swept) < 3:
+                raise PermissionError("no")
+
+    async def some_sweeps():
+        sweeper = asyncio.create_task(application._sweep(Refusing()))
+        while len(swept) < 4:
+            await asyncio.sleep(0.001)
+            assert not sweeper.done()
+        sweeper.cancel()
+
+    monkeypatch.setattr(application, "_SWEEP_SECONDS", 0.001)
+    asyncio.run(asyncio.wait_for(some_sweeps(), 30))
+    assert [record.message for record in caplog.records] == ["the studio could not remove what nobody uses"] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from restorer.plugins.studio.uploads import UploadError, announced_bytes, check_
 from restorer.restorer import Restorer
 
 COOKIE = "restorer_studio"
+_log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 5.0
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"}
 _AUDIO_TYPES = {".flac": "audio/flac", ".mp3": "audio/mpeg"}
@@ -81,7 +83,10 @@ def make_application(restorer: Restorer, limits: Limits | None = None, host: str
 async def _sweep(sessions: Sessions) -> None:
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
-        sessions.sweep()
+        try:
+            sessions.sweep()
+        except Exception:  # the next one may do better; without any, nothing would ever be removed
+            _log.exception("the studio could not remove what nobody uses")
 
 
 def _static_routes() -> list[Route]:
