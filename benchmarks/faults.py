@@ -59,7 +59,12 @@ def interrupt_batches(folder: Path, model: Path, seed: int, first: int, count: i
         failed = sum(bool(moment.failures) for moment in chosen)
         click.echo(f"| {name} | {len(chosen)} | {none} | {len(chosen) - none - whole} | {whole} | {failed} |")
     click.echo(f"Exit statuses: {dict(Counter((m.signal_name, m.status) for m in moments))}", err=True)
-    return sum(bool(moment.failures) for moment in moments)
+    failed, ended = sum(bool(moment.failures) for moment in moments), sum(moment.status == 0 for moment in moments)
+    click.echo(
+        f"Batches: interrupted {len(moments) - ended} times ({ended} more signals came after the end), run again to "
+        f"the same bytes: {failed} failures."
+    )
+    return failed
 
 
 def kill_training(folder: Path, seed: int, first: int, count: int) -> int:
@@ -68,24 +73,30 @@ def kill_training(folder: Path, seed: int, first: int, count: int) -> int:
 
     training = InterruptedTraining(folder, _make_pairs(folder), _small_config())
     expected, seconds = training.whole()
-    kills: list[Kill] = []
-    runs = failed = 0
+    kills: list[Kill] = []  # that found the run at work; a signal after its end is none
+    runs = signals = failed = 0
     while len(kills) < count:
         run = folder / f"run-{runs}"
         runs += 1
         while len(kills) < count:
-            kills.append(training.kill(run, seed, first + len(kills), _SHARE * seconds))
+            kill = training.kill(run, seed, first + signals, _SHARE * seconds)
+            signals += 1
+            kills += [kill] if kill.in_time else []
             click.echo(f"\r{len(kills)} of {count} kills", err=True, nl=len(kills) == count)
-            if kills[-1].failures:
+            if kill.failures:
                 failed += 1
-                click.echo(str(kills[-1]))
-            if kills[-1].step == _STEPS:
+                click.echo(str(kill))
+            if kill.step == _STEPS:
                 break
         if training.finish(run) != expected:
             failed += 1
             click.echo(f"run {runs - 1} ends with other losses than the undisturbed one")
     counts = Counter(kill.signal_name for kill in kills)
-    click.echo(f"Training: {len(kills)} kills ({dict(counts)}) of {runs} runs of {_STEPS} steps, {failed} failures")
+    by_signal = ", ".join(f"{number} by {name}" for name, number in counts.items())
+    click.echo(
+        f"Training: killed {len(kills)} times ({by_signal}; {signals - len(kills)} more signals came after the end) in "
+        f"{runs} runs of {_STEPS} steps, resumed with the losses of an undisturbed run: {failed} failures."
+    )
     return failed
 
 

@@ -36,6 +36,7 @@ class Kill:
     step: int | None
     reported: int
     failures: tuple[str, ...]
+    in_time: bool = True  # the run had not ended by itself before
 
 
 class InterruptedTraining:
@@ -90,7 +91,8 @@ class InterruptedTraining:
             failures.append(f"the checkpoint is of step {step} and not {reported}")
         if step is not None and step < reported - 1:
             failures.append(f"steps {step + 1} to {reported} are lost")
-        return Kill(index, number.name, after, process.returncode, step, reported, tuple(failures))
+        in_time = process.returncode != 0 and step != self.steps
+        return Kill(index, number.name, after, process.returncode, step, reported, tuple(failures), in_time)
 
     def finish(self, run: Path) -> Losses:
         """Go on to the last step, in this process, and give the losses that every step reported.

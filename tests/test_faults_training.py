@@ -46,6 +46,7 @@ def test_a_killed_training_run_goes_on_with_the_same_losses(small_run, tmp_path:
     kill = small_run.kill(tmp_path / "run", SEED, 0, 0.8 * seconds)
     assert kill.signal_name == "SIGKILL" and not kill.failures
     assert small_run.finish(tmp_path / "run") == expected
+    assert not small_run.kill(tmp_path / "run", SEED, 1, 0.0).in_time  # there was nothing left to do
 
 
 def test_a_training_folder_has_one_run_at_a_time(pairs_dir: Path, small_config, tmp_path: Path) -> None:
