@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import DEFAULT_METRICS, align, lsd, measure, mse, peaq, si_snr, snr, visqol
-from restorer.metrics.command import metrics
+from restorer.metrics.command import measure_each, metrics
 
 RATE = 44100
 
@@ -212,3 +213,37 @@ def test_command_writes_null_for_infinity_and_mixes_unequal_channels(files, tmp_
     mixed = CliRunner().invoke(metrics, [str(files[0]), str(tmp_path / "mono.wav"), "--json"])
     assert json.loads(mixed.stdout)["channels"] == 1
     assert "mono" in mixed.stderr
+
+
+@pytest.mark.usefixtures("without_visqol")
+@pytest.mark.parametrize(
+    ("samples", "gain", "reason"),
+    [(RATE // 2, 1.0, r"0\.\d+ s of sound; PEAQ needs"), (RATE, 0.0, "a reference that is not silent")],
+)
+def test_command_says_why_there_is_no_grade_and_goes_on(tmp_path, samples, gain, reason):
+    paths = [tmp_path / "reference.wav", tmp_path / "test.wav"]
+    for path, audio in zip(
+        paths, (gain * noise(0, samples), gain * noise(0, samples) + 0.01 * noise(1, samples)), strict=True
+    ):
+        soundfile.write(path, audio, RATE, subtype="FLOAT")
+    result = CliRunner().invoke(metrics, [*map(str, paths)])
+    assert result.exit_code == 0, result.output
+    for label in ("ODG", "DI"):
+        assert re.search(rf"^{label} +n/a +.*{reason}", result.stdout, re.MULTILINE)
+    assert re.search(r"^LSD +\d+\.\d+ dB", result.stdout, re.MULTILINE)
+    record = json.loads(CliRunner().invoke(metrics, [*map(str, paths), "--json"]).stdout)
+    assert record["odg"] is record["di"] is None and record["lsd"] > 0
+    assert set(record["not_measured"]) == {"odg", "di"}
+    assert (record["snr"] is None) == (gain == 0)
+
+
+def test_command_says_why_there_is_no_visqol(files, monkeypatch):
+    """ViSQOL judges nothing under a second; here it judges nothing at all."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "visqol.api", None)
+    sys.modules["restorer.metrics.visqol"]._judge.cache_clear()
+    result = CliRunner().invoke(metrics, [*map(str, files)])
+    assert result.exit_code == 0 and re.search(r"^ViSQOL +n/a +ViSQOL is not available", result.stdout, re.MULTILINE)
+    assert re.search(r"^SNR +\d", result.stdout, re.MULTILINE)
+    values, reasons = measure_each(noise(0, RATE // 2), noise(0, RATE // 2), ("visqol", "snr"))
+    assert values == {"snr": math.inf} and reasons["visqol"].startswith("audio lasts 0.50 s")
