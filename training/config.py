@@ -50,6 +50,7 @@ class DataConfig:
     """What is trained on."""
 
     codings: tuple[str, ...] = ()  # empty: all that the pairs folder holds
+    coded_rate_hz: int | None = None  # what the pairs' MP3s must be coded at; None: not checked
     valid_codings: tuple[str, ...] = ("16m", "32m", "64m")
     valid_every: int = 1000
     valid_songs: int = 15
@@ -124,13 +125,15 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
 
 
 def _choose(hint: Any, value: Any, where: str) -> Any:
-    """Pick the dataclass of a union that a section's `kind` names; the first is the default."""
+    """Pick the member of a union that a value means: of dataclasses the one that `kind` names, or else the first."""
     if not isinstance(hint, types.UnionType):
         return hint
     members = typing.get_args(hint)
     if value is None and types.NoneType in members:
         return types.NoneType
     sections = [member for member in members if dataclasses.is_dataclass(member)]
+    if not sections:
+        return members[0]
     if len(sections) == 1 or not isinstance(value, dict) or "kind" not in value:
         return sections[0]
     kinds = {member.kind: member for member in sections}

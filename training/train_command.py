@@ -118,6 +118,7 @@ def train_command(
     if resume and start is not None:
         raise ConfigError("--start begins a new run and --resume goes on with an old one; give one of them")
     training, validating = Pairs(pairs_dir, "train", quick=True), Pairs(pairs_dir, "valid")
+    check_coded_rate(config, training, validating)
     again = command_line(config_path, pairs_dir, run_dir, devices, threads, changes)
     processes = 1 if joining() else devices or default_devices(config)
     if processes > 1:
@@ -186,6 +187,18 @@ def check_devices(config: Config, processes: int) -> None:
             f"batch must be a multiple of devices x accumulate = {processes} x {config.schedule.accumulate} "
             f"and not {config.schedule.batch}"
         )
+
+
+def check_coded_rate(config: Config, *pairs: Pairs) -> None:
+    """Refuse pairs whose MP3s are coded at another sample rate than `data.coded_rate_hz`."""
+    wanted = config.data.coded_rate_hz
+    for folder, song in ((one.folder, song) for one in pairs for song in one.songs):
+        if wanted is not None and song.coded_rate_hz != wanted:
+            held = "LAME's own sample rates" if song.coded_rate_hz is None else f"{song.coded_rate_hz} Hz"
+            raise ConfigError(
+                f"'{folder}' holds MP3s coded at {held} and data.coded_rate_hz is {wanted}; make others with "
+                f"restorer prepare --coded-rate {wanted}, or leave coded_rate_hz out of the config"
+            )
 
 
 def command_line(
