@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from click.testing import CliRunner
 from toy_paper import toy_paper_config
 
 from restorer.errors import ConfigError
@@ -19,7 +20,8 @@ from restorer.training.pairs import Pairs
 from restorer.training.paper_critic import PaperCriticConfig, wgan_loss
 from restorer.training.paper_generator import PaperGeneratorConfig
 from restorer.training.train import Diverged, Trainer, train
-from restorer.training.train_command import check_devices
+from restorer.training.train_command import check_coded_rate, check_devices, train_command
+from restorer.training.training_speed import largest_batch, measure_training
 from restorer.training.wgan import Segments, WganTrainer, build_trainer, profile_loss
 from restorer.training.wgan_config import WganConfig
 
@@ -67,15 +69,41 @@ def test_config_is_complete_and_commented():
         assert set(values[section]) == {field.name for field in fields(cls)}
     lines = text.splitlines()
     for above, line in pairwise(lines):
-        if " = " in line and line.startswith(tuple("abcdefghijklmnopqrstuvwxyz")) and "kind" not in line:
-            shared = line.split(" = ")[0] in ("name", "front_maps", "bands", "dilations")  # the critic's copies
-            assert "#" in line or above.startswith("#") or shared, line
+        if " = " in line and not line.startswith("#"):
+            assert "#" in line or above.startswith("#"), line
     config = Config.load(PAPER)
     s, w = config.schedule, config.wgan
     assert (s.steps, s.batch, s.frames, s.learning_rate, s.critic_learning_rate) == (40000, 12, 336, 1e-3, 1e-3)
     assert (w.frequency_exponent, w.rhythm_exponent, w.segment_overlap) == (1.3, 1.6, 0.5)
-    assert config.data.codings == ("16m", "32m", "64m")
+    assert config.data.codings == ("16m", "32m", "64m") and config.data.coded_rate_hz == 44100
     assert from_dict(Config, config.to_dict()) == config
+
+
+def test_pairs_of_another_coded_rate_are_refused_before_training(pairs_dir, tmp_path):
+    training, validating = Pairs(pairs_dir, "train"), Pairs(pairs_dir, "valid")
+    config = toy_paper_config()
+    check_coded_rate(config, training, validating)
+    config = replace(config, data=replace(config.data, coded_rate_hz=44100))
+    assert from_dict(Config, config.to_dict()) == config
+    words = "coded at LAME's own sample rates and data.coded_rate_hz is 44100; .* restorer prepare --coded-rate 44100"
+    with pytest.raises(ConfigError, match=words):
+        check_coded_rate(config, training, validating)
+    validating.songs = training.songs = [replace(training.songs[0], coded_rate_hz=44100)]
+    check_coded_rate(config, training, validating)
+    with pytest.raises(ConfigError, match="'coded_rate_hz' must be int and not '44100'"):
+        from_dict(Config, {"data": {"coded_rate_hz": "44100"}})
+    arguments = [str(PAPER), "--pairs", str(pairs_dir), "--out", str(tmp_path / "run")]
+    with pytest.raises(ConfigError, match=words):
+        CliRunner().invoke(train_command, arguments, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_measured_training_has_a_speed():
+    speed = measure_training(toy_paper_config(), steps=2, warmup_steps=1)
+    assert speed.steps_per_second > 0 and speed.peak_bytes is None  # of a GPU alone
+    assert speed.days(86400) == pytest.approx(1 / speed.steps_per_second)
+    assert largest_batch(toy_paper_config(), fits=lambda config: config.schedule.batch <= 37) == 37
+    assert largest_batch(toy_paper_config(), fits=lambda config: False) == 0
 
 
 def test_unknown_kind_and_missing_paper_model_are_named(small_config):
