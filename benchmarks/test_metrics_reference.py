@@ -10,7 +10,6 @@ import csv
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 import soxr
@@ -20,7 +19,7 @@ from restorer.training.mp3 import Coding, Mp3, encode_mp3
 
 SHARED = Path(__file__).parents[2] / "shared"
 REFERENCE = SHARED / "reference" / "peaq.csv"
-AGREED = 0.05  # how far apart the two may be, and we from the nearer one
+NEAR = 0.05  # in ODG and in DI
 
 
 def rows() -> list[dict[str, str]]:
@@ -47,7 +46,7 @@ def grade(row: dict[str, str]) -> tuple[float, float]:
 
 @pytest.mark.skipif(not REFERENCE.is_file(), reason="no ../shared/reference")
 def test_mp3_rows() -> None:
-    """Within 0.05 ODG of the nearer one where the two agree; elsewhere they are printed side by side."""
+    """Within 0.05 of the nearer one, which at 16 kbit/s, where they part, may be either."""
     far = []
     print("\n| item | ODG | a | b | DI | a | b |\n|---|---|---|---|---|---|---|")
     for row in rows():
@@ -55,7 +54,7 @@ def test_mp3_rows() -> None:
         name = f"{Path(row['item']).stem}, {row['how'].split('mono ')[1]}"
         cells = [f"{odg:.3f}", row["odg_a"], row["odg_b"], f"{di:.3f}", row["di_a"], row["di_b"]]
         print(f"| {name} | {' | '.join(cells)} |")
-        both = np.array([float(row["odg_a"]), float(row["odg_b"])])
-        if np.ptp(both) <= AGREED and np.abs(both - odg).min() > AGREED:
-            far.append(name)
+        for kind, value in (("odg", odg), ("di", di)):
+            if min(abs(value - float(row[f"{kind}_{who}"])) for who in "ab") > NEAR:
+                far.append(f"{name}: {kind} {value:.3f}")
     assert not far
