@@ -18,6 +18,7 @@ from restorer.export.brightness import (
     synthesised_excerpts,
 )
 from restorer.export.convert import WEIGHTS, export_checkpoint, redescribe
+from restorer.export.results import read_metrics
 from restorer.model_file import Model
 from restorer.transform import Float32
 from restorer.whole_file import whole_file
@@ -58,6 +59,12 @@ from restorer.whole_file import whole_file
     show_default=True,
     help="int8 stores the large matrices in 8 bits: a smaller file, and faster streams.",
 )
+@click.option(
+    "--results",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="SUMMARY.json",
+    help="Write what restorer evaluate measured of this model, the summary.json of its --out, into it.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for --brightness.")
 @click.option("--overwrite", is_flag=True, help="Replace MODEL.onnx if it exists.")
 def export(
@@ -68,12 +75,13 @@ def export(
     brightness_pairs: Path | None,
     brightness_excerpts: int,
     weights: str,
+    results: Path | None,
     threads: int | None,
     overwrite: bool,
 ) -> None:
     """Convert CHECKPOINT to MODEL.onnx and check that both compute the same, whole and frame by frame.
 
-    CHECKPOINT may be an exported .onnx itself, to write it with another --card or a --brightness.
+    CHECKPOINT may be an exported .onnx itself, to write it with another --card, --results or a --brightness.
     """
     if model.exists() and not overwrite:
         raise ConfigError(f"'{model}' exists; add --overwrite to replace it")
@@ -87,8 +95,10 @@ def export(
     if wanted:
         _check_music(brightness_pairs)
     exported = checkpoint.suffix.lower() == ".onnx"
-    if exported and not (card or wanted):
-        raise ConfigError(f"'{checkpoint}' is exported already; give --card or --brightness to change what it says")
+    if exported and not (card or wanted or results):
+        raise ConfigError(
+            f"'{checkpoint}' is exported already; give --card, --results or --brightness to change what it says"
+        )
     with whole_file(model) as partial:
         if exported:
             info = redescribe(checkpoint, partial, extra)
@@ -97,6 +107,8 @@ def export(
         if wanted:
             axis = _search(partial, brightness_pairs, Search(brightness_excerpts), threads)
             redescribe(partial, partial, {"brightness": axis})
+        if results:
+            redescribe(partial, partial, {"metrics": read_metrics(results, info["name"])})
     if (model.parent / checksums.NAME).is_file():
         checksums.write_sums(model.parent)
     size = f"{model.stat().st_size / 1e6:.1f} MB, latency {info['latency_samples']} samples"

@@ -8,10 +8,13 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from click.testing import CliRunner
+
 from restorer import Restorer
 from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError
 from restorer.export import convert
+from restorer.export.export_command import export
 from restorer.noise import draw_noise
 from restorer.synthesis import synthesize
 from restorer.training import checkpoint
@@ -86,3 +89,38 @@ def test_released_model_is_the_released_checkpoint(name, channels):
     restored = Restorer(name, device="cpu")(audio, 44100, seed=5)
     assert abs(restored - restore(generator, audio, z)).max() < 1e-3
     assert abs(restored - audio).max() > 1e-2
+
+
+def summary(tmp_path, label="small", kind="one take"):
+    systems = {"MP3": -3.0, f"{label}, {kind}": -2.12345}
+    lines = [{"coding": "32m", "system": system, "metrics": {"odg": {"mean": odg}}} for system, odg in systems.items()]
+    facts = {
+        "models": [{"name": "small", "label": label}],
+        "split": "test",
+        "data": "pairs",
+        "songs": 3,
+        "seconds": 6.0,
+    }
+    (tmp_path / "summary.json").write_text(json.dumps({**facts, "table": lines}))
+    return tmp_path / "summary.json"
+
+
+@pytest.mark.parametrize("kind", ["one take", "deterministic"])
+def test_results_of_evaluate_go_into_the_model(small_model, tmp_path, kind):
+    written = tmp_path / "measured.onnx"
+    words = [str(small_model), str(written), "--results", str(summary(tmp_path, kind=kind))]
+    assert CliRunner().invoke(export, words, catch_exceptions=False).exit_code == 0
+    metrics = Restorer(written).model_info.metrics
+    assert metrics["by_coding"] == {"32m": {"mp3": {"odg": -3.0}, "restored": {"odg": -2.123}}}
+    assert "test split" in metrics["data"] and "3 songs" in metrics["data"]
+
+
+@pytest.mark.parametrize("wrong", ["another model", "no summary"])
+def test_results_of_others_are_refused(small_model, tmp_path, wrong):
+    path = summary(tmp_path, kind="mean of 5 takes")
+    if wrong == "no summary":
+        path.write_text("[]")
+    written = tmp_path / "measured.onnx"
+    with pytest.raises(ConfigError, match="summary"):
+        CliRunner().invoke(export, [str(small_model), str(written), "--results", str(path)], catch_exceptions=False)
+    assert not written.exists()
