@@ -66,6 +66,11 @@ def report(results: list[Result]) -> None:
         click.echo(f"| {kind} | {' | '.join(str(counts[kind, outcome]) for outcome in OUTCOMES)} |")
     totals = Counter(result.outcome for result in results)
     click.echo(f"| all {len(results)} | {' | '.join(str(totals[outcome]) for outcome in OUTCOMES)} |")
+    slowest, largest = max(r.elapsed_seconds for r in results), max(r.peak_bytes for r in results)
+    click.echo(
+        f"\n{len(results)} hostile files: {totals['restored']} restored, {totals['refused']} refused in one line, "
+        f"{totals['failed']} failed; at most {slowest:.1f} s and {largest / 1e6:.0f} MB."
+    )
     printed = [result for result in results if result.printed]
     click.echo(f"\nLimits: {LIMIT_SECONDS:.0f} s, {LIMIT_BYTES / 1e6:.0f} MB. Slowest:")
     for result in sorted(results, key=lambda r: -r.elapsed_seconds)[:SHOWN]:
