@@ -7,12 +7,15 @@ workers can feed.
 """
 
 import os
+from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import Dataset
 
 from restorer.synthesis import synthesize
 from restorer.training.config import Config, DataConfig, ScheduleConfig
@@ -20,10 +23,12 @@ from restorer.training.distributed import World
 from restorer.training.loader import Excerpts, load
 from restorer.training.mp3 import Coding, encode_mp3
 from restorer.training.pairs import Pairs, Song
+from restorer.training.wgan import Segments
+from restorer.training.wgan_config import WganConfig
 
 _SECONDS = 60
 _CODINGS = ("16m", "32m", "64m", "64j", "128j")
-_BATCH, _FRAMES, _BATCHES = 8, 256, 16
+_BATCHES = 16
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +46,28 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     return Pairs(folder, "train", quick=True)
 
 
+def drawn(pairs: Pairs, workers: int) -> tuple[ScheduleConfig, Dataset]:
+    """Excerpts of 3 s, as the loop's own training draws them."""
+    schedule = ScheduleConfig(steps=1_000_000, batch=8, frames=256, workers=workers)
+    return schedule, Excerpts(pairs, Config(schedule=schedule, data=DataConfig(codings=_CODINGS)), 0)
+
+
+def segments(pairs: Pairs, workers: int) -> tuple[ScheduleConfig, Dataset]:
+    """The paper's segments: 4 s, half overlapping, its three codings."""
+    schedule = ScheduleConfig(steps=1_000_000, batch=12, frames=336, workers=workers)
+    config = Config(schedule=schedule, data=DataConfig(codings=("16m", "32m", "64m")), wgan=WganConfig())
+    return schedule, Segments(pairs, config, WganConfig(), 0)
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2, 4, 8])
-def test_loader(benchmark, pairs: Pairs, workers: int) -> None:  # type: ignore[no-untyped-def]
-    """Whole batches of 3 s excerpts, from the first one that waits to the last; starting workers is not counted."""
+@pytest.mark.parametrize("kind", [drawn, segments])
+def test_loader(benchmark, pairs: Pairs, kind: Callable[..., Any], workers: int) -> None:  # type: ignore[no-untyped-def]
+    """Whole batches, from the first one that waits to the last; starting workers is not counted."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers > cores:
         pytest.skip(f"{workers} workers on {cores} cores say nothing")
-    schedule = ScheduleConfig(steps=1_000_000, batch=_BATCH, frames=_FRAMES, workers=workers)
-    config = Config(schedule=schedule, data=DataConfig(codings=_CODINGS))
-    batches = load(Excerpts(pairs, config, 0), _BATCH, workers, World(0, 1, torch.device("cpu")))
+    schedule, excerpts = kind(pairs, workers)
+    batches = load(excerpts, schedule.batch, workers, World(0, 1, torch.device("cpu")))
     next(batches)
 
     def draw() -> None:
@@ -58,11 +76,11 @@ def test_loader(benchmark, pairs: Pairs, workers: int) -> None:  # type: ignore[
 
     benchmark.pedantic(draw, rounds=3, iterations=1, warmup_rounds=1)
     batches.close()
-    rate = _BATCHES * _BATCH / benchmark.stats.stats.median
-    seconds = (2048 + (_FRAMES - 1) * 512) / 44100
+    rate = _BATCHES * schedule.batch / benchmark.stats.stats.median
+    seconds = (2048 + (schedule.frames - 1) * 512) / 44100
     benchmark.extra_info.update(excerpts_per_second=round(rate, 1), workers=workers, cores=cores)
     print(
         f"\n{workers} workers on {cores} cores: {rate:.0f} excerpts of {seconds:.1f} s per second, "
-        f"{rate * seconds:.0f} times real time, {rate / _BATCH:.1f} batches of {_BATCH}"
+        f"{rate * seconds:.0f} times real time, {rate / schedule.batch:.1f} batches of {schedule.batch}"
     )
     assert rate * seconds > 10  # the default configuration trains at about 12 times real time on two CPU cores
