@@ -150,8 +150,8 @@ def harm_loss(
 
     Averages over a batch hardly see high bitrates, where all errors are small; this one sees nothing else.
 
-    Shape: heard (B,), `hearing_loss` of restored; reference, what the ear makes of original; restored, original, coded (B, samples); bandwidth_hz (B,) ->
-    scalar, the mean over the batch.
+    Shape: heard (B,), `hearing_loss` of restored; reference, what the ear makes of original; restored, original,
+    coded (B, samples); bandwidth_hz (B,) -> scalar, the mean over the batch.
     """
     coded = coded / LAME_GAIN
     with torch.no_grad():
