@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("toy_studio")
 from toy_studio import HEADERS, LIMITS, OCTETS, SCRIPT, URL, upload, wait
 
 from restorer.errors import AudioFileError
-from restorer.plugins.studio import application
+from restorer.plugins.studio import application, trial
 from restorer.plugins.studio.application import COOKIE
 from restorer.plugins.studio.track import make_track
 from restorer.plugins.studio.uploads import clean_name, source_name
@@ -129,13 +129,43 @@ def test_hostile_audio_is_played_or_refused_in_words(client, app, song):
         case = hostile.make_case(7, index)
         pieces = (bytes(min(piece, most)) if isinstance(piece, int) else piece for piece in case.pieces)  # zeros
         answer = upload(client, b"".join(pieces)[:most], f"{case.kind}{case.suffix}")
-        state = wait(client)
+        state = wait(client, 120.0)
         said = answer.json().get("error") or (state["job"] or {}).get("error") or ""
         assert answer.status_code in (202, 413, 422) and folder not in said and "Traceback" not in said, case
         assert "\n" not in said and (said or state["job"]["state"] == "done"), (case.kind, case.note, state)
         ends[answer.status_code, bool(said)] += 1
     assert ends[202, False] > 10 and ends[422, True] > 10
     assert upload(client, song.read_bytes()).status_code == 202 and wait(client)["job"]["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "ending, words",
+    [
+        ("os.abort()", "makes its decoder crash"),
+        ("ctypes.string_at(0)", "makes its decoder crash"),
+        ("time.sleep(60)", "takes more than 2 s to read"),
+        ("trial._limit_memory(); bytearray(trial.LIMIT_BYTES)", "crash or run out of memory"),
+    ],
+)
+def test_a_decoder_that_crashes_or_hangs_costs_one_upload(client, song, tmp_path, monkeypatch, ending, words):
+    """The file is read in a process of its own first; the studio goes on."""
+    imports = "import ctypes, os, time\nfrom restorer.plugins.studio import trial\n"
+    (tmp_path / "bad_decoder.py").write_text(f"{imports}{ending}\n")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        patch.setattr(trial, "_MODULE", "bad_decoder")
+        if "sleep" in ending:
+            patch.setattr(trial, "LIMIT_SECONDS", 2.0)
+        answer = upload(client, song.read_bytes(), "bad.mp3")
+    assert answer.status_code == 422 and words in answer.json()["error"]
+    assert answer.json()["error"].startswith("bad.mp3 ") and client.get("/api/state").json()["song"] is None
+    assert upload(client, song.read_bytes()).status_code == 202
+
+
+def test_the_trial_reads_no_more_than_the_limit_and_leaves_errors_to_others(song, tmp_path):
+    (tmp_path / "none.mp3").write_bytes(b"no audio at all")
+    for path in (song, tmp_path / "none.mp3", tmp_path / "missing.mp3"):
+        trial.try_reading(path, 0.1)
 
 
 NAMES = [

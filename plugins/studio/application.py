@@ -26,6 +26,7 @@ from restorer.plugins.studio.requests import DownloadRequest, TakeRequest, read_
 from restorer.plugins.studio.sessions import BusyError, Session, Sessions
 from restorer.plugins.studio.song import Song, check_disk
 from restorer.plugins.studio.state import describe
+from restorer.plugins.studio.trial import try_reading
 from restorer.plugins.studio.uploads import UploadError, announced_bytes, check_head, clean_name, receive, source_name
 from restorer.restorer import Restorer
 
@@ -155,6 +156,7 @@ async def _take_in(request: Request, sessions: Sessions, session: Session) -> No
     await receive(request, source, sessions.limits)
     song = Song(sessions.restorer, session.folder, source, name, sessions.limits)
     try:
+        await run_in_threadpool(try_reading, source, sessions.limits.audio_seconds)
         await run_in_threadpool(song.check)
     except RestorerError as error:
         raise UploadError(422, song.plain(error)) from error
