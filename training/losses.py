@@ -33,7 +33,7 @@ class LossConfig:
     hearing: float = 0.0  # fall of PEAQ's distortion index through what differs, see hearing.py
     survived: float = 2.0  # L1 of signed-square-root frames where the MP3 still has the signal: anchors the phase
     harm: float = 0.0  # whatever is worse than in the MP3 at its original's level, see harm_loss
-    profile: float = 0.01  # theta of eq. 3
+    profile: float = 0.02  # theta of eq. 3
     adversarial: float = 0.05
     feature_matching: float = 0.2
     windows: tuple[int, ...] = (512, 1024, 2048)
