@@ -106,7 +106,7 @@ def test_the_card_of_an_exported_model_can_be_changed_in_place(tmp_path: Path) -
 
 def test_what_cannot_be_done_is_said_first(tmp_path: Path) -> None:
     path, other = save_bright(tmp_path / "toy.onnx"), tmp_path / "other.onnx"
-    with pytest.raises(ConfigError, match="exported already; give --card or --brightness"):
+    with pytest.raises(ConfigError, match="exported already; give --card, --results or --brightness"):
         run(path, other)
     with pytest.raises(Exception, match="no pairs folder at"):
         run(path, other, "--brightness-pairs", tmp_path / "none")

@@ -76,7 +76,7 @@ def write_config(folder: Path, config) -> Path:
     values, path = config.to_dict(), folder / "small.toml"
     tables = {name: values[name] for name in ("generator", "critic", "loss", "schedule", "data")}
     lines = [
-        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items() if value is not None)
         for name, table in tables.items()
     ]
     path.write_text('name = "small"\n' + "".join(lines))

@@ -305,7 +305,10 @@ def test_command_on_two_devices_stops_on_a_signal_and_one_device_goes_on(pairs_d
     config = scheduled(small_config, steps=30, adversarial_from=20, workers=1)
     config = replace(config, data=replace(config.data, valid_every=1000, checkpoint_minutes=0.0))
     sections = {k: v for k, v in config.to_dict().items() if isinstance(v, dict)}
-    text = [f"[{k}]\n" + "\n".join(f"{n} = {json.dumps(x)}" for n, x in v.items()) for k, v in sections.items()]
+    text = [
+        f"[{k}]\n" + "\n".join(f"{n} = {json.dumps(x)}" for n, x in v.items() if x is not None)
+        for k, v in sections.items()
+    ]
     (tmp_path / "small.toml").write_text("\n".join(text))
     run = tmp_path / "run"
     arguments = [str(tmp_path / "small.toml"), "--pairs", str(pairs_dir), "--out", str(run), "--precision", "fp32"]
