@@ -33,6 +33,7 @@ from restorer.training.layers import (
 
 BINS = 1024  # the Nyquist bin passes through untouched
 SCALE = 0.25  # signed-square-root frames of music are of order 4
+SEEN = 256.0  # largest part of a frame that is seen, 40 dB over full scale: beyond, the network knows nothing
 POWER_FLOOR = 1e-3  # the constant of the log-spectral distance
 
 
@@ -209,8 +210,8 @@ def surroundings(power: Tensor, bins: int) -> Tensor:
 
 
 def see(frames: Tensor) -> Tensor:
-    """Real and imaginary parts and log power, of order 1: (B, 2, T, 1025) -> (B, 3, T, 1024)."""
-    x = frames[..., :BINS]
+    """Real and imaginary parts and log power, of order 1, bounded: (B, 2, T, 1025) -> (B, 3, T, 1024)."""
+    x = frames[..., :BINS].clamp(-SEEN, SEEN)
     power = x.pow(4).sum(dim=1, keepdim=True)
     return torch.cat([x * SCALE, torch.log(power + POWER_FLOOR) * 0.15], dim=1)
 
