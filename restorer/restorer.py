@@ -88,7 +88,8 @@ class Restorer:
         Parameters
         ----------
         name
-            An ONNX file, a folder that holds one, or "owner/name" on the hub (HF_ENDPOINT).
+            An ONNX file, a folder that holds one, "owner/name" or "owner/name@revision" on the hub
+            (HF_ENDPOINT).
         revision
             Branch, tag or commit on the hub; None is its main branch.
         device, threads

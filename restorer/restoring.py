@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from contextlib import ExitStack, suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from restorer.audio_in import AudioReader
-from restorer.audio_out import AudioWriter, check_free, check_target, choose_format, temporary_path, write_error
+from restorer.audio_out import AudioWriter, check_target, choose_format, place, temporary_path, write_error
 from restorer.inspection import Inspection, inspect_file
 from restorer.pipe import NAME, WavStreamReader, WavStreamWriter
 from restorer.progress import Progress
@@ -194,8 +193,7 @@ def _copy_bytes(source: Path, target: Path, overwrite: bool) -> None:
     temporary = temporary_path(target)
     try:
         shutil.copyfile(source, temporary)
-        check_free(target, overwrite)
-        os.replace(temporary, target)
+        place(temporary, target, overwrite)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
