@@ -120,7 +120,7 @@ def test_command_trains_and_resumes(pairs_dir, small_config, tmp_path):
 
     def table(name):
         values = small_config.to_dict()[name]
-        return f"[{name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items())
+        return f"[{name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None)
 
     config = tmp_path / "small.toml"
     config.write_text('name = "small"\n' + "\n".join(map(table, ("generator", "critic", "loss", "schedule", "data"))))
