@@ -1,4 +1,4 @@
-"""Music coded as in no training: other LAME settings, twice, other encoders, other formats (EXPERIMENTS.md, 13).
+"""Music coded as in no training: other LAME settings, twice, other encoders, other formats (EXPERIMENTS.md, 16).
 
 python benchmarks/other_encoders.py MODEL PAIRS_DIR    (needs the ffmpeg program; encoders it lacks are left out)
 """

@@ -104,11 +104,11 @@ def export(
             info = redescribe(checkpoint, partial, extra)
         else:
             info = export_checkpoint(checkpoint, partial, extra, weights)
+        if results:
+            redescribe(partial, partial, {"metrics": read_metrics(results, info["name"])})
         if wanted:
             axis = _search(partial, brightness_pairs, Search(brightness_excerpts), threads)
             redescribe(partial, partial, {"brightness": axis})
-        if results:
-            redescribe(partial, partial, {"metrics": read_metrics(results, info["name"])})
     if (model.parent / checksums.NAME).is_file():
         checksums.write_sums(model.parent)
     size = f"{model.stat().st_size / 1e6:.1f} MB, latency {info['latency_samples']} samples"

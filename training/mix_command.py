@@ -11,7 +11,7 @@ from restorer.errors import ConfigError
 from restorer.training.manifest import read_manifest
 from restorer.training.mixing import SHORTEST_SECONDS, Mixer, Source
 from restorer.training.mp3 import SAMPLE_RATE
-from restorer.training.prepare_command import EXTENSIONS
+from restorer.training.prepare_command import EXTENSIONS, find_recordings, plan
 from restorer.whole_file import whole_file
 
 COLUMNS = ("file", "split", "bandwidth_hz", "artist", "title", "licence")
@@ -51,17 +51,13 @@ def mix_command(
     manifest = music_dir / "MANIFEST.csv"
     if not manifest.is_file():
         raise ConfigError(f"'{manifest}' must say which songs are for training; see restorer prepare --manifest")
-    rows = {name: row for name, row in read_manifest(manifest).items() if row["split"] == "train"}
-    if not rows:
+    if all(row["split"] != "train" for row in read_manifest(manifest).values()):
         raise ConfigError(f"manifest '{manifest}' has no song of split 'train' to mix from")
-    missing = [name for name in rows if not (music_dir / name).is_file()]
-    if missing:
-        raise ConfigError(f"manifest '{manifest}' names {len(missing)} missing files, the first: '{missing[0]}'")
+    known = {task.source: task.row for task in plan(music_dir, None, manifest, ()) if task.row["split"] == "train"}
     if (mixes_dir / "MANIFEST.csv").exists():
         raise ConfigError(f"'{mixes_dir}' holds mixes already; choose another folder")
-    songs = [Source(music_dir / name, float(row.get("bandwidth_hz") or SAMPLE_RATE / 2)) for name, row in rows.items()]
+    songs = [Source(path, float(row.get("bandwidth_hz") or SAMPLE_RATE / 2)) for path, row in known.items()]
     mixer = Mixer(songs, _sounds(voices), _sounds(oneshots), seconds, seed)
-    known = {music_dir / name: row for name, row in rows.items()}
     mixes_dir.mkdir(parents=True, exist_ok=True)
     made = []
     with click.progressbar(range(count), label="Mixes", show_pos=True) as bar:
@@ -80,7 +76,7 @@ def mix_command(
 def _sounds(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    found = find_recordings(folder)
     if not found:
         raise ConfigError(f"no sounds below '{folder}'; looked for {', '.join(EXTENSIONS)}")
     return found

@@ -117,7 +117,7 @@ class Mixer:
         return widen(audio, rng.choice([-1, 1]) * rng.uniform(0.3, 1.5)), min(song.bandwidth_hz * ratio, 22050.0)
 
     def _sing(self, audio: Float32, level: float, rng: np.random.Generator) -> list[Path]:
-        """Add voices one after another, each in the same room."""
+        """Add voices one after another, in rooms that ring equally long."""
         used, position = [], int(rng.uniform(0, 2) * SAMPLE_RATE)
         room, wet = rng.uniform(0.2, 1.5), rng.uniform(0, 0.5)
         while position < self.samples:

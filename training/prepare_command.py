@@ -56,6 +56,12 @@ def song_id(relative: str) -> str:
     return f"{stem}-{digest}"
 
 
+def find_recordings(folder: Path) -> list[Path]:
+    """All audio files below a folder, sorted by their paths."""
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
 def plan(music: Path, pairs: Path | None, manifest: Path | None, codings: tuple[str, ...]) -> list[Task]:
     """List the songs below `music` (or those the manifest names) with split and target folder.
 
@@ -69,8 +75,7 @@ def plan(music: Path, pairs: Path | None, manifest: Path | None, codings: tuple[
         if missing:
             raise ConfigError(f"manifest '{manifest}' names {len(missing)} missing files, the first: '{missing[0]}'")
     else:
-        paths = (path for path in music.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-        files = sorted(path.relative_to(music).as_posix() for path in paths)
+        files = [path.relative_to(music).as_posix() for path in find_recordings(music)]
     if not files:
         raise RestorerError(f"no music below '{music}'; looked for {', '.join(EXTENSIONS)}")
     folders = {name: (pairs or Path()) / song_id(name) for name in files}
