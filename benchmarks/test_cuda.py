@@ -125,8 +125,7 @@ def _block_seconds(restorer: Restorer, n: int, blocks: int = 100) -> float:
 
 def _bytes_per_call(restorer: Restorer, file: Path, batch: int) -> float:
     """What a call must move at least: the weights as the file has them, and every state in and out."""
-    shapes = restorer._model.state_shapes
-    return file.stat().st_size + 2 * 4 * batch * sum(math.prod(shape) for shape in shapes)
+    return file.stat().st_size + 2 * sum(state.nbytes for state in restorer._model.zero_states(batch))
 
 
 def _on_gpu(onnxruntime: Any, kind: str, shapes: list[tuple[int, ...]]) -> Callable[[], None]:

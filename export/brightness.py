@@ -73,7 +73,7 @@ def synthesised_excerpts(samples: int, seed: int) -> Iterator[Float32]:
     try:
         encode_mp3(np.zeros((1, 1000)), SAMPLE_RATE, 32)
     except ImportError as error:
-        raise ConfigError('--brightness codes music to MP3; run: pip install "restorer[mp3]"') from error
+        raise ConfigError('this codes music to MP3; run: pip install "restorer[mp3]"') from error
     codings = [Coding(kbps, False) for kbps in (16, 24, 32, 48, 64)]
     index = 0
     while True:

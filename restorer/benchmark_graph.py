@@ -19,11 +19,11 @@ _TRANSPOSED = {"ConvTranspose": 1}
 _PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "MatMulNBits", "QLinearMatMul"}
 # Field numbers and values of onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME = 7, 5, 1, 2, 8
-_WEIGHT_TYPES = {1, 2, 3, 10, 11, 16}  # float, uint8, int8, float16, double, bfloat16
+_WEIGHT_TYPES = {1, 2, 3, 6, 10, 11, 16}  # float, uint8, int8, int32, float16, double, bfloat16
 
 
 def count_parameters(path: Path) -> int:
-    """Numbers in the weights of an ONNX file; constants such as shapes are none, nor the scales of 8-bit weights.
+    """Numbers in the weights of an ONNX file; constants such as shapes are none, nor scales and zeros of 8-bit weights.
 
     The file is read as protobuf, since ONNX Runtime does not list weights and needs no onnx package.
 
@@ -47,7 +47,7 @@ def _count_elements(tensor: memoryview) -> int:
     for field, value in fields(tensor):
         if field == _TENSOR_TYPE:
             kind = value
-        elif field == _TENSOR_NAME and bytes(value).endswith(b".scales"):  # as restorer export names them
+        elif field == _TENSOR_NAME and bytes(value).endswith((b".scales", b".zeros")):  # as restorer export names them
             return 0
         elif field == _TENSOR_DIMS:  # one by one or packed
             dims += [value] if isinstance(value, int) else varints(value)
@@ -74,7 +74,8 @@ def count_multiply_adds(path: Path, frames: int = 64) -> float:
         for node in session.get_inputs():
             open_sizes = [1, frames] if node.name == "frames" else [1]
             sizes = iter(open_sizes)
-            feed[node.name] = np.zeros([d if isinstance(d, int) else next(sizes) for d in node.shape], np.float32)
+            shape = [d if isinstance(d, int) else next(sizes) for d in node.shape]
+            feed[node.name] = np.zeros(shape, np.uint8 if node.type == "tensor(uint8)" else np.float32)
         session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text())
     return sum(_multiply_adds(event.get("args", {})) for event in events) / frames

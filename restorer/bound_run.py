@@ -4,6 +4,7 @@ ONNX Runtime's plain call copies every state out to an array and in again, on a 
 two sets of states lie on the model's device and take turns: a call reads one and writes the other.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,18 @@ from restorer.session import device_of, import_onnxruntime, one_line
 Float32 = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class State:
+    """What a graph says about one of its states: the shape without the batch axis, and "float32" or "uint8"."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def zeros(self, batch: int) -> NDArray[Any]:
+        """One of zeros for each signal of a batch."""
+        return np.zeros((batch, *self.shape), self.dtype)
+
+
 class BoundRun:
     """One batch on its way through a model; `Model.bind` makes it. Only frames cross to the device and back.
 
@@ -24,22 +37,21 @@ class BoundRun:
     ----------
     session
         Of a checked model; any number of runs share it.
-    state_shapes
-        Without the batch axis.
+    states
+        Of the graph, in their order.
     noise_size
         0 where the model takes no z.
     batch
         Signals: channels x takes.
     """
 
-    def __init__(self, session: Any, state_shapes: tuple[tuple[int, ...], ...], noise_size: int, batch: int) -> None:
+    def __init__(self, session: Any, states: tuple[State, ...], noise_size: int, batch: int) -> None:
         self._session = session
         self._device = device_of(session)
         self._value = import_onnxruntime().OrtValue
         self._batch = batch
-        shapes = [(batch, *shape) for shape in state_shapes]
-        self._states = [[self._zeros(shape) for shape in shapes] for _ in range(2)]
-        self._noise = self._zeros((batch, noise_size)) if noise_size else None
+        self._states = [[self._placed(state.zeros(batch)) for state in states] for _ in range(2)]
+        self._noise = self._placed(np.zeros((batch, noise_size), np.float32)) if noise_size else None
         self._bindings = [self._bind(*sets) for sets in (self._states, self._states[::-1])]
         self._turn = 0
         # What calls read and write, of one number of frames; both lie in the CPU's memory.
@@ -47,8 +59,8 @@ class BoundRun:
         self._restored = self._frames
         self._shared: list[Any] = []
 
-    def _zeros(self, shape: tuple[int, ...]) -> Any:
-        return self._value.ortvalue_from_numpy(np.zeros(shape, np.float32), self._device, 0)
+    def _placed(self, array: NDArray[Any]) -> Any:
+        return self._value.ortvalue_from_numpy(array, self._device, 0)
 
     def _bind(self, now: list[Any], after: list[Any]) -> Any:
         binding = self._session.io_binding()
@@ -64,11 +76,11 @@ class BoundRun:
         if self._noise is not None:
             self._noise.update_inplace(np.ascontiguousarray(z))
 
-    def get_states(self) -> tuple[Float32, ...]:
+    def get_states(self) -> tuple[NDArray[Any], ...]:
         """Copies of the states, each ``(batch, ...)``."""
         return tuple(np.array(value.numpy()) for value in self._states[self._turn])
 
-    def set_states(self, states: tuple[Float32, ...]) -> None:
+    def set_states(self, states: tuple[NDArray[Any], ...]) -> None:
         """Go on from these states; they are copied."""
         for value, state in zip(self._states[self._turn], states, strict=True):
             value.update_inplace(np.ascontiguousarray(state))

@@ -37,14 +37,14 @@ def describe_model(path: Path | None) -> dict[str, Any]:
     model = Model(path, "cpu", 1)
     file = find_model(path)
     said = {field.name: getattr(model.info, field.name) for field in fields(model.info)}
-    numbers = sum(state.size for state in model.zero_states(1))
+    size = sum(state.nbytes for state in model.zero_states(1))
     return {
         "file": str(file),
         "size_bytes": file.stat().st_size,
         "parameters": count_parameters(file),
         **said,
-        "state_shapes": model.state_shapes,
-        "state_bytes_per_channel": 4 * numbers,
+        "state_shapes": [state.shape for state in model.states],
+        "state_bytes_per_channel": size,
         "latency": split_latency(
             model.info.sample_rate, model.info.window_samples, model.info.hop_samples, model.info.lookahead_frames
         ),

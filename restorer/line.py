@@ -12,6 +12,8 @@ _KEPT_TAKES = 4
 # Frames of one session call, all rows of the batch together, and of one row: they bound the memory.
 _FRAMES_PER_CALL = 512
 _FRAMES_PER_ROW = 64
+# One core is a quarter faster with what stays in its own cache; several share the work better in long calls.
+_FRAMES_PER_ROW_OF_ONE_CORE = 16
 
 
 class Line:
@@ -36,7 +38,9 @@ class Line:
         self._inputs = batch if separate else channels
         self._copies = 1 if separate else voices
         info = model.info
-        self._step_frames = max(1, min(_FRAMES_PER_ROW, _FRAMES_PER_CALL // batch))
+        alone = model.device == "cpu" and model.threads == 1
+        per_row = _FRAMES_PER_ROW_OF_ONE_CORE if alone else _FRAMES_PER_ROW
+        self._step_frames = max(1, min(per_row, _FRAMES_PER_CALL // batch))
         self._analysis = Analysis(self._inputs, info.window_samples, info.hop_samples)
         self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
         self._run = model.bind(batch)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restorer.bound_run import BoundRun
+from restorer.bound_run import BoundRun, State
 from restorer.bundled import find_model, is_bundled
 from restorer.checksums import check_data
 from restorer.errors import ConfigError, ModelError
@@ -142,6 +142,7 @@ _RULES: dict[str, tuple[type, int, int]] = {
 }
 # Control characters as json.dumps writes them; line breaks and tabs are harmless.
 _CONTROL = re.compile(r"(?<!\\)\\(?:u00[01][0-9a-f]|[bf])|[\x7f-\x9f]")
+_STATE_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 _MOST_STATE_NUMBERS = 1 << 26  # of one channel in all states: 256 MiB
 
 
@@ -201,11 +202,12 @@ class Model:
             raise ModelError(f"{self.source}: is an ONNX model, but not one that restorer's export made")
         self.info = ModelInfo.from_json(metadata["restorer"], self.source)
         _check_contract(*_declared(data, self.source), self.info, self.source)  # before states of any size are made
-        self._session = open_session(data, self.source, device, threads or _default_threads())
+        self.threads = threads or _default_threads()
+        self._session = open_session(data, self.source, device, self.threads)
         self.device = device_of(self._session)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self.state_shapes = _check_contract(inputs, outputs, self.info, self.source)
-        self._state_names = [f"state_{i}" for i in range(len(self.state_shapes))]
+        self.states = _check_contract(inputs, outputs, self.info, self.source)
+        self._state_names = [f"state_{i}" for i in range(len(self.states))]
         self._outputs = ["restored", *(f"next_{name}" for name in self._state_names)]
         self._probe()
 
@@ -215,7 +217,7 @@ class Model:
 
     def zero_states(self, batch: int) -> States:
         """States of all zeros, each ``(batch, ...)``."""
-        return tuple(np.zeros((batch, *shape), np.float32) for shape in self.state_shapes)
+        return tuple(state.zeros(batch) for state in self.states)
 
     def run(
         self, frames: NDArray[np.float32], z: NDArray[np.float32], states: States
@@ -235,7 +237,7 @@ class Model:
 
     def bind(self, batch: int) -> BoundRun:
         """Start a batch of signals whose states stay on the device: what a stream calls instead of `run`."""
-        return BoundRun(self._session, self.state_shapes, self.info.noise_size, batch)
+        return BoundRun(self._session, self.states, self.info.noise_size, batch)
 
     def repeat_states(self, states: States, times: int) -> States:
         """States of a batch in which every entry stands `times` times in a row."""
@@ -251,9 +253,9 @@ class Model:
             raise ModelError(f"{self.source}: does not run: {one_line(error)}") from error
         if restored.shape != frames.shape:
             raise ModelError(f"{self.source}: restored has shape {restored.shape} for frames of {frames.shape}")
-        for name, shape, state in zip(self._state_names, self.state_shapes, states, strict=True):
-            if state.shape != (batch, *shape):
-                raise ModelError(f"{self.source}: next_{name} has shape {state.shape} and must have {(batch, *shape)}")
+        for name, known, state in zip(self._state_names, self.states, states, strict=True):
+            if state.shape != (wanted := (batch, *known.shape)):
+                raise ModelError(f"{self.source}: next_{name} has shape {state.shape} and must have {wanted}")
 
 
 def _read(path: str | os.PathLike[str] | None) -> tuple[bytes, str]:
@@ -278,8 +280,8 @@ def _declared(data: bytes, source: str) -> tuple[list[Value], list[Value]]:
 
 def _check_contract(
     all_inputs: Sequence[Any], all_outputs: Sequence[Any], info: ModelInfo, source: str
-) -> tuple[tuple[int, ...], ...]:
-    """Compare the graph with the contract; give the shapes of the states without their batch axis."""
+) -> tuple[State, ...]:
+    """Compare the graph with the contract; give what it says about its states."""
     inputs = {node.name: node for node in all_inputs}
     outputs = {node.name: node for node in all_outputs}
     states = sum(name.startswith("state_") for name in inputs)
@@ -287,8 +289,13 @@ def _check_contract(
     _compare("input", {"frames", *names, *(["z"] if info.noise_size else [])}, set(inputs), source)
     _compare("output", {"restored", *(f"next_{name}" for name in names)}, set(outputs), source)
     for node in [*inputs.values(), *outputs.values()]:
-        if node.type != "tensor(float)":
-            raise ModelError(f"{source}: {node.name} must be float32 and not {node.type}")
+        state = node.name.removeprefix("next_")
+        if state in names and node.type in _STATE_TYPES:
+            if node.type != inputs[state].type:
+                raise ModelError(f"{source}: {node.name} is {node.type} and must be {inputs[state].type} as {state} is")
+        elif node.type != "tensor(float)":
+            allowed = "float32 or uint8" if state in names else "float32"
+            raise ModelError(f"{source}: {node.name} must be {allowed} and not {node.type}")
 
     expected: list[tuple[Any, list[int | None]]] = [(inputs["frames"], [None, 2, None, info.bins])]
     if info.noise_size:
@@ -300,21 +307,21 @@ def _check_contract(
         ):
             wanted = ", ".join("dynamic" if want is None else str(want) for want in dims)
             raise ModelError(f"{source}: {node.name} has shape {shown(node.shape)} and must have ({wanted})")
-    shapes = []
+    found = []
     for name in names:
         batch, *rest = inputs[name].shape or [0]
         if isinstance(batch, int) or not all(isinstance(size, int) for size in rest):
             raise ModelError(
                 f"{source}: {name} has shape {shown(inputs[name].shape)} and may be dynamic in batch alone"
             )
-        shapes.append(tuple(rest))
-    numbers = sum(math.prod(shape) for shape in shapes)
-    if numbers > _MOST_STATE_NUMBERS or any(size < 0 for shape in shapes for size in shape):
+        found.append(State(tuple(rest), _STATE_TYPES[inputs[name].type]))
+    numbers = sum(math.prod(state.shape) for state in found)
+    if numbers > _MOST_STATE_NUMBERS or any(size < 0 for state in found for size in state.shape):
         raise ModelError(
             f"{source}: the states hold {numbers} numbers for a channel and may hold {_MOST_STATE_NUMBERS}; "
             "export the model again"
         )
-    return tuple(shapes)
+    return tuple(found)
 
 
 def _compare(kind: str, wanted: set[str], found: set[str], source: str) -> None:

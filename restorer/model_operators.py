@@ -15,7 +15,7 @@ from restorer.errors import ModelError
 _SHRINKING = (
     *("Abs", "Cast", "CastLike", "Clip", "Erf", "Exp", "Identity", "LeakyRelu", "Log", "Neg", "Reciprocal"),
     *("ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt"),
-    *("Squeeze", "Tanh", "Transpose", "Unsqueeze"),
+    *("Squeeze", "Tanh", "Transpose", "Unsqueeze", "QuantizeLinear", "DequantizeLinear"),
 )
 _BROADCAST = ("Add", "Div", "Greater", "Less", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Where")
 # Only on what depends on an input of the model.

@@ -9,7 +9,7 @@ _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
 _TENSOR_NAME = 8
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR = 1, 2, 1
 _TENSOR_KIND, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_SIZE, _DIM_NAME = 1, 2, 1, 1, 2
-_KINDS = {1: "float", 6: "int32", 7: "int64", 10: "float16", 11: "double"}
+_KINDS = {1: "float", 2: "uint8", 6: "int32", 7: "int64", 10: "float16", 11: "double"}
 
 
 @dataclass(frozen=True)

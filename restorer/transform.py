@@ -10,6 +10,8 @@ import scipy.fft
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+# 360 dB below full scale: what lies lower is silence, as processors compute with denormal numbers many times slower.
+_SILENCE = 1e-18
 
 
 def signed_sqrt(values: Float32) -> Float32:
@@ -67,7 +69,7 @@ class Analysis:
         Shape
         -----
         Input: ``(channels, samples)``, any number of samples. Output: ``(channels, 2, frames, window / 2 +
-        1)``.
+        1)``, zero where nothing reaches 360 dB below full scale.
         """
         signal = np.concatenate([self._waiting, block], axis=1)
         frames = (signal.shape[1] - self.window_samples) // self.hop_samples + 1
@@ -75,13 +77,18 @@ class Analysis:
             self._waiting = signal
             return np.empty((self.channels, 2, 0, self.window_samples // 2 + 1), np.float32)
         self._waiting = signal[:, frames * self.hop_samples :].copy()
+        if signal.max() < _SILENCE and signal.min() > -_SILENCE:
+            return np.zeros((self.channels, 2, frames, self.window_samples // 2 + 1), np.float32)
         # A view, which `sliding_window_view` would give more slowly: a stream makes one frame at a time.
         row, sample = signal.strides
         shape, strides = (self.channels, frames, self.window_samples), (row, self.hop_samples * sample, sample)
         views = np.lib.stride_tricks.as_strided(signal, shape, strides, writeable=False)
         spectrum = scipy.fft.rfft(views * self._window, axis=-1, workers=1)
-        maps = np.stack([spectrum.real, spectrum.imag], axis=1)
-        return signed_sqrt(maps)
+        maps = np.empty((self.channels, 2, frames, spectrum.shape[-1]), np.float32)
+        maps[:, 0], maps[:, 1] = spectrum.real, spectrum.imag
+        roots = np.abs(maps)
+        np.sqrt(roots, out=roots)
+        return np.copysign(roots, maps, out=roots)
 
 
 class Synthesis:
@@ -111,13 +118,20 @@ class Synthesis:
         Input: ``(batch, 2, frames, window / 2 + 1)``. Output: ``(batch, frames * hop)``.
         """
         batch, _, frames, bins = maps.shape
+        squares = signed_square(maps)
         spectrum = np.empty((batch, frames, bins), np.complex64)
-        spectrum.real = signed_square(maps[:, 0])
-        spectrum.imag = signed_square(maps[:, 1])
-        pieces = np.zeros((batch, frames, self._overlap * self.hop_samples), np.float32)
-        signal = scipy.fft.irfft(spectrum, n=self.window_samples, axis=-1, workers=1)
-        np.multiply(signal, self._window, out=pieces[:, :, : self.window_samples])
-        hops = pieces.reshape(batch, frames, self._overlap, self.hop_samples)
+        spectrum.real, spectrum.imag = squares[:, 0], squares[:, 1]
+        signal = scipy.fft.irfft(spectrum, n=self.window_samples, axis=-1, overwrite_x=True, workers=1)
+        signal *= self._window
+        missing = self._overlap * self.hop_samples - self.window_samples
+        if missing:
+            signal = np.pad(signal, ((0, 0), (0, 0), (0, missing)))
+        hops = signal.reshape(batch, frames, self._overlap, self.hop_samples)
+        if frames == 1:  # most calls of a stream in small blocks
+            total = hops[:, 0]
+            total[:, :-1] += self._tail
+            self._tail = total[:, 1:]
+            return total[:, 0]
         # Oldest frame first in every sum, whatever the number of frames per call: rounding never depends on
         # it.
         total = np.zeros((batch, frames + self._overlap - 1, self.hop_samples), np.float32)

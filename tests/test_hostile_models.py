@@ -214,7 +214,7 @@ def test_what_the_generators_need_is_allowed(tmp_path: Path) -> None:
     one = graph.add("CastLike", graph.constant(np.ones((3, 1), np.int64)), graph.constant([0.0]))
     graph.add("Mul", graph.add("Reshape", "frames", whole), graph.add("ReduceMax", one, keepdims=0), to="restored")
     path = graph.save(tmp_path / "a.onnx", metadata(WINDOW, HOP, 0))
-    assert Model(path, "cpu", 1).state_shapes == ()
+    assert Model(path, "cpu", 1).states == ()
 
 
 def _varint(number: int) -> bytes:

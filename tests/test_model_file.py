@@ -27,7 +27,7 @@ def test_everything_is_read_from_the_file(tmp_path: Path) -> None:
     assert model.info.trained_kbps == (16, 48.5)
     assert (model.info.window_samples, model.info.hop_samples, model.info.bins) == (600, 130, 301)
     assert model.info.latency_samples == 600 - 1 + 3 * 130
-    assert model.state_shapes == ((2, 2, 301), (4, 4, 301), (2, 3, 301))
+    assert tuple(state.shape for state in model.states) == ((2, 2, 301), (4, 4, 301), (2, 3, 301))
     assert model.device == "cpu"
 
 

@@ -35,6 +35,7 @@ BINS = 1024  # the Nyquist bin passes through untouched
 SCALE = 0.25  # signed-square-root frames of music are of order 4
 SEEN = 256.0  # largest part of a frame that is seen, 40 dB over full scale: beyond, the network knows nothing
 POWER_FLOOR = 1e-3  # the constant of the log-spectral distance
+LEVEL_SCALE, CONTRAST_SCALE = 0.15, 0.3  # bring log power, and its distance to that around, to order 1
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Generator(nn.Module):
         memory = list(states) if streaming else [None] * len(self.state_shapes)
         next_states = []
 
-        features = see(frames)
+        features = self.see(frames)
         y, state = self.front(features, memory[0])
         next_states.append(state)
         local = functional.leaky_relu(y + self.front_bias, SLOPE)
@@ -154,6 +155,11 @@ class Generator(nn.Module):
         frames, around = frames[:, :, earlier:], around[:, :, earlier:]
         restored = self.compose(frames, around, maps, fills)
         return (restored, *next_states) if streaming else (restored,)
+
+    def see(self, frames: Tensor) -> Tensor:
+        """Real and imaginary parts and log power, of order 1, bounded: (B, 2, T, 1025) -> (B, 3, T, 1024)."""
+        x, power = bound(frames)
+        return torch.cat([x * SCALE, power.log() * LEVEL_SCALE], dim=1)
 
     def compose(self, frames: Tensor, around: Tensor, maps: Tensor, fills: Tensor | None) -> Tensor:
         """Build output frames (B, 2, T, 1025).
@@ -198,7 +204,8 @@ class FineStage(nn.Module):
         self, power: Tensor, around: Tensor, bands: Tensor, memory: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         levels = around.log()
-        seen, memory = self.look(torch.cat([levels * 0.15, (power.log() - levels) * 0.3], dim=1), memory)
+        contrast = power.log() - levels
+        seen, memory = self.look(torch.cat([levels * LEVEL_SCALE, contrast * CONTRAST_SCALE], dim=1), memory)
         hints = subpixel(self.hint(bands)[0], 8)
         hidden = functional.leaky_relu(seen + self.merge(hints)[0], SLOPE)
         return self.fill(hidden)[0], memory
@@ -209,11 +216,10 @@ def surroundings(power: Tensor, bins: int) -> Tensor:
     return functional.avg_pool2d(power, (1, bins), stride=1, padding=(0, bins // 2), count_include_pad=False)
 
 
-def see(frames: Tensor) -> Tensor:
-    """Real and imaginary parts and log power, of order 1, bounded: (B, 2, T, 1025) -> (B, 3, T, 1024)."""
+def bound(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network sees: bounded parts (B, 2, T, 1024) and their power, floor included (B, 1, T, 1024)."""
     x = frames[..., :BINS].clamp(-SEEN, SEEN)
-    power = x.pow(4).sum(dim=1, keepdim=True)
-    return torch.cat([x * SCALE, torch.log(power + POWER_FLOOR) * 0.15], dim=1)
+    return x, x.pow(4).sum(dim=1, keepdim=True) + POWER_FLOOR
 
 
 def _cut(x: Tensor, delay: int, length: int) -> Tensor:

@@ -1,0 +1,101 @@
+"""The generator `compact` as ONNX Runtime likes it best: the same function with other weights and fewer passes.
+
+Constant factors move into the weights before or behind them. The last stage works on pairs of bins: the kernels compute
+16 maps at once and pad what is left over, so its 24 hidden maps cost as much as 32 and 6 outputs as much as 16; 48 and
+12 for pairs of bins, at half the places, waste less. Its hints enter the first convolution as further input maps, whose
+rectifier is then computed in place: as a sum of two convolutions everything would be stored three times.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from restorer.training.generator import (
+    BINS,
+    CONTRAST_SCALE,
+    LEVEL_SCALE,
+    SCALE,
+    FineStage,
+    Generator,
+    bound,
+)
+from restorer.training.layers import SLOPE, remember, subpixel
+
+
+class ArrangedGenerator(Generator):
+    """A `Generator` to export: frames in and out are the same, states differ by constant factors."""
+
+    def __init__(self, generator: Generator):
+        super().__init__(generator.config)
+        self.load_state_dict(generator.state_dict())
+        with torch.no_grad():
+            self.front.conv.weight[:, :2] *= SCALE
+            self.front.conv.weight[:, 2] *= LEVEL_SCALE
+            factors = torch.tensor([1.0] + [1 / SCALE] * (self.output_maps - 1))  # the mask has none
+            self.out.conv.weight *= factors.repeat_interleave(8)[:, None, None, None]
+            self.out.conv.bias *= factors.repeat_interleave(8)
+            self.out_bias *= factors[:, None, None]
+        if isinstance(self.fine, FineStage):
+            self.fine = PairedFineStage(self.fine)
+
+    def see(self, frames: Tensor) -> Tensor:
+        x, power = bound(frames)
+        return torch.cat([x, power.log()], dim=1)
+
+    def compose(self, frames: Tensor, around: Tensor, maps: Tensor, fills: Tensor | None) -> Tensor:
+        c = self.config
+        x = frames[..., :BINS]
+        mask, added, gains = maps.split([1, 2, len(c.copy_up_bins)], dim=1)
+        level = around.pow(0.25)
+        if fills is not None:
+            mask = mask + fills[:, :1]
+            gains = gains + level * fills[:, 1:]
+        y = x * (1 + torch.tanh(mask)) + added
+        white = x / level
+        for shift, gain in zip(c.copy_up_bins, gains.split(1, dim=1), strict=True):
+            y = y + functional.pad(white, (shift, -shift)) * gain
+        return torch.cat([y, frames[..., BINS:]], dim=3)
+
+
+class PairedFineStage(nn.Module):
+    """A `FineStage` with its weights laid out for pairs of bins; what goes in and comes out is the same.
+
+    Hidden map m of bin 2p + k is map k x maps + m of pair p. The memory holds logarithms as they are.
+    """
+
+    def __init__(self, stage: FineStage):
+        super().__init__()
+        self.memory_frames = stage.memory_frames
+        self.hint = stage.hint
+        look, merge, fill = (layer.conv for layer in (stage.look, stage.merge, stage.fill))
+        maps, _, frames, reach = look.weight.shape
+        outputs, hints, width = fill.out_channels, merge.in_channels, fill.kernel_size[1]
+        with torch.no_grad():
+            of_contrast = CONTRAST_SCALE * look.weight[:, 1]
+            seen = torch.stack([LEVEL_SCALE * look.weight[:, 0] - of_contrast, of_contrast], dim=1)
+            self.look = _empty_conv(2 + hints, 2 * maps, (frames, reach + 1), stride=2, padding=reach // 2)
+            self.fill = _empty_conv(2 * maps, 2 * outputs, (1, 3), padding=1)
+            for side in range(2):  # of the pair
+                rows = slice(side * maps, (side + 1) * maps)
+                self.look.weight[rows, :2, :, side : side + reach] = seen
+                self.look.weight[rows, 2:, -1, side + reach // 2] = merge.weight[:, :, 0, 0]
+                self.look.bias[rows] = look.bias + merge.bias
+                for tap in range(width):
+                    pair, other = divmod(side + tap - width // 2, 2)
+                    columns = slice(other * maps, (other + 1) * maps)
+                    self.fill.weight[side::2, columns, 0, pair + 1] = fill.weight[:, :, 0, tap]
+            self.fill.bias.copy_(fill.bias.repeat_interleave(2))
+
+    def forward(
+        self, power: Tensor, around: Tensor, bands: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        seen, memory = remember(torch.cat([around, power], dim=1).log(), memory, self.memory_frames)
+        hints = functional.pad(subpixel(self.hint(bands)[0], 8), (0, 0, self.memory_frames, 0))
+        hidden = functional.leaky_relu(self.look(torch.cat([seen, hints], dim=1)), SLOPE)
+        return subpixel(self.fill(hidden), 2), memory
+
+
+def _empty_conv(in_maps: int, out_maps: int, kernel: tuple[int, int], stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    conv = nn.Conv2d(in_maps, out_maps, kernel, stride=(1, stride), padding=(0, padding))
+    conv.weight.zero_()
+    return conv

@@ -1,0 +1,47 @@
+"""What is exported computes what was trained, though its weights are arranged in another way."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from test_generator import shaken, stream
+
+from restorer.export.arrange import ArrangedGenerator, PairedFineStage
+from restorer.training.generator import Generator, GeneratorConfig
+
+
+def make(fine_maps: int, lookahead: int = 2) -> Generator:
+    sizes = {"noise_size": 3, "lookahead_frames": lookahead, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
+    return shaken(Generator(GeneratorConfig(**sizes, fine_maps=fine_maps)))
+
+
+@pytest.mark.parametrize("fine_maps", [0, 5])
+@torch.no_grad()
+def test_arranged_generator_is_the_same_function(fine_maps):
+    generator = make(fine_maps)
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    arranged = ArrangedGenerator(generator).eval()
+    draw = torch.Generator().manual_seed(2)
+    frames = torch.randn(2, 2, 30, 1025, generator=draw) * 4
+    frames[:, :, 10:14] *= 30
+    frames[:, :, 20:] *= 1e-6
+    z = torch.randn(2, 3, generator=draw)
+    (whole,) = generator(frames, z)
+    sizes = whole.abs().amax(dim=(1, 3), keepdim=True)
+    pieces = stream(arranged, frames, z, [7, 1, 12, 3, 7])
+    for got in (arranged(frames, z)[0], pieces[:, :, generator.context_frames :]):
+        assert ((got - whole).abs() < 1e-4 * sizes).all()
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+@torch.no_grad()
+def test_pairs_of_bins_are_the_fine_stage():
+    stage = make(5).fine
+    draw = torch.Generator().manual_seed(3)
+    power, around = (torch.rand(2, 1, 8, 1024, generator=draw).exp() for _ in range(2))
+    bands = torch.randn(2, 4, 6, 128, generator=draw)
+    expected, _ = stage(power, around, bands)
+    got, _ = PairedFineStage(stage)(power, around, bands)
+    assert got.shape == expected.shape == (2, 6, 6, 1024)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)

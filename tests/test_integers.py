@@ -1,0 +1,162 @@
+"""Convolutions in 8 bits: close to float, alike in calls of any length, with their states in 8 bits too."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from toy_model import make_music
+
+onnx = pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper, numpy_helper
+
+from restorer.errors import ModelError
+from restorer.export import integers
+from restorer.export.integers import Range, choose_range, large_convolutions, measure_ranges, quantise_convolutions
+
+MAPS, BINS, MEMORY = 64, 8, 4
+
+
+def build(rng: np.random.Generator, maps: int = MAPS, extra_user: bool = False, bias: bool = True) -> "onnx.ModelProto":
+    """A gate around a dilated convolution with a memory, as generators have them."""
+    weights = {
+        "w": (rng.standard_normal((maps, maps, 3, 3)) / np.sqrt(9 * maps)).astype(np.float32),
+        "b": rng.standard_normal(maps).astype(np.float32),
+        "start": np.array([-MEMORY]),
+        "end": np.array([np.iinfo(np.int64).max]),
+        "axis": np.array([2]),
+    }
+    nodes = [
+        helper.make_node("Concat", ["state_0", "frames"], ["joined"], name="join", axis=2),
+        helper.make_node(
+            "Conv", ["joined", "w", *["b"][:bias]], ["y"], name="conv", dilations=[2, 1], pads=[0, 1, 0, 1]
+        ),
+        helper.make_node("Tanh", ["y"], ["restored"], name="tanh"),
+        helper.make_node("Slice", ["joined", "start", "end", "axis"], ["next_state_0"], name="cut"),
+    ]
+    outputs = [("restored", "time"), ("next_state_0", MEMORY)]
+    if extra_user:
+        nodes.append(helper.make_node("Neg", ["joined"], ["negative"], name="neg"))
+        outputs.append(("negative", "more"))
+    inputs = [("frames", "time"), ("state_0", MEMORY)]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", maps, t, BINS]) for n, t in inputs],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", maps, t, BINS]) for n, t in outputs],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def stream(model: "onnx.ModelProto", frames: np.ndarray, steps: list[int]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    kind = np.uint8 if session.get_inputs()[1].type == "tensor(uint8)" else np.float32
+    state, pieces, start = np.zeros((len(frames), MAPS, MEMORY, BINS), kind), [], 0
+    for step in steps:
+        feed = {"frames": frames[:, :, start : start + step], "state_0": state}
+        piece, state = session.run(["restored", "next_state_0"], feed)
+        pieces.append(piece)
+        start += step
+    return np.concatenate(pieces, axis=2)[:, :, MEMORY:]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_close_to_float_and_alike_in_pieces(rng: np.random.Generator, bias: bool) -> None:
+    model = build(rng, bias=bias)
+    frames = rng.standard_normal((2, MAPS, 24, BINS)).astype(np.float32)
+    ranges = measure_ranges(model, [frames[:1]], 0)
+    assert set(ranges) == {"joined", "y"}
+    small = quantise_convolutions(model, ranges)
+    onnx.checker.check_model(small, full_check=True)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*small.graph.input, *small.graph.output)}
+    assert kinds["state_0"] == kinds["next_state_0"] == TensorProto.UINT8
+    assert kinds["frames"] == kinds["restored"] == TensorProto.FLOAT
+
+    expected, whole = stream(model, frames, [24]), stream(small, frames, [24])
+    assert np.sqrt(np.mean((whole - expected) ** 2)) < 0.03 * np.sqrt(np.mean(expected**2))
+    np.testing.assert_array_equal(stream(small, frames, [1] * 24), whole)
+    np.testing.assert_array_equal(stream(small, frames, [5, 1, 11, 7]), whole)
+
+
+def test_a_state_that_others_read_stays_as_it_is(rng: np.random.Generator) -> None:
+    model = build(rng, extra_user=True)
+    small = quantise_convolutions(model, measure_ranges(model, [np.ones((1, MAPS, 6, BINS), np.float32)], 0))
+    assert all(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in small.graph.input)
+    frames = rng.standard_normal((1, MAPS, 12, BINS)).astype(np.float32)
+    assert np.isfinite(stream(small, frames, [12])).all()
+
+
+def test_small_convolutions_stay(rng: np.random.Generator) -> None:
+    model = build(rng, maps=8)
+    assert not large_convolutions(model)
+    assert quantise_convolutions(model, {}) == model
+
+
+def test_weights_fit_sums_of_two_products_in_16_bits(rng: np.random.Generator) -> None:
+    """Processors without integer dot products would else saturate, and compute something else."""
+    model = build(rng)
+    small = quantise_convolutions(model, {"joined": Range(-1, 1), "y": Range(-1, 1)})
+    codes = next(numpy_helper.to_array(t) for t in small.graph.initializer if t.name == "conv.w")
+    assert codes.dtype == np.int8 and 2 * 255 * int(np.abs(codes).max()) < 2**15
+
+
+def test_ranges_hold_zero_and_leave_outliers_out(rng: np.random.Generator) -> None:
+    values = rng.standard_normal(100_000).astype(np.float32)
+    found = choose_range(values)
+    assert -6 < found.low < -2.5 and 2.5 < found.high < 6
+    heavy = rng.standard_t(2, 100_000).astype(np.float32)
+    found = choose_range(heavy)
+    assert found.high < 0.9 * heavy.max() and found.low > 0.9 * heavy.min()
+    for only_positive in (values**2, np.zeros(10, np.float32), values**2 + 5):
+        found = choose_range(only_positive)
+        assert found.low == 0 and found.zero_point == 0 and found.scale > 0
+    assert 0 <= Range(-3.0, 0.0).zero_point <= 255
+
+
+def test_a_generator_in_8_bits_streams(small_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("lameenc")
+    import dataclasses
+
+    from restorer import Restorer
+    from restorer.export import convert
+    from restorer.training.train import Trainer
+
+    monkeypatch.setattr(convert, "_MEASURED", 2)
+    monkeypatch.setattr(integers, "SMALLEST", 500)
+    trainer = Trainer(dataclasses.replace(small_config))
+    with torch.no_grad():
+        trainer.average.out.conv.weight.mul_(5)
+    trainer.save_generator(tmp_path / "a.safetensors", {})
+    info = convert.export_checkpoint(tmp_path / "a.safetensors", tmp_path / "int8.onnx", {}, "int8")
+    assert 0 < info["difference"] < convert.QUANTISED_TOLERANCE
+    restorer = Restorer(tmp_path / "int8.onnx", device="cpu", threads=1)
+    assert [state.dtype for state in restorer._model.states].count("uint8") >= 2
+    audio = make_music(2, 20000)
+    whole = restorer(audio, 44100, seed=3)
+    for size in (64, 3001):
+        pieces = restorer.stream(2, 44100, seed=3)
+        blocks = [pieces.process(audio[:, start : start + size]) for start in range(0, 20000, size)]
+        assert np.abs(np.concatenate([*blocks, pieces.flush()], axis=1) - whole).max() < 1e-5
+
+
+def test_a_state_must_be_of_one_kind(tmp_path: Path) -> None:
+    from toy_model import save_convolution
+
+    from restorer.model_file import Model
+
+    path = save_convolution(tmp_path / "a.onnx", 64, 16)
+    model = onnx.load(str(path))
+    next(v for v in model.graph.output if v.name == "next_state_0").type.tensor_type.elem_type = TensorProto.UINT8
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"next_state_0 is tensor\(uint8\) and must be tensor\(float\) as state_0 is"):
+        Model(path, "cpu", 1)
+    model = onnx.load(str(path))
+    next(v for v in model.graph.input if v.name == "state_0").type.tensor_type.elem_type = TensorProto.DOUBLE
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"state_0 must be float32 or uint8 and not tensor\(double\)"):
+        Model(path, "cpu", 1)
