@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from restorer.transform import Float32
 
-SMALLEST = 1 << 15  # weights of a convolution worth it
+SMALLEST = 1 << 14  # weights of a convolution worth it
 _WEIGHT_STEPS = 63
 _STEPS = 255
 _FRAMES_PER_CALL = 64
