@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from restorer.errors import ConfigError, ModelError
 from restorer.export.arrange import ArrangedGenerator
 from restorer.export.brightness import synthesised_excerpts
-from restorer.export.integers import large_convolutions, measure_ranges, quantise_convolutions
-from restorer.export.optimise import quantise, simplify
+from restorer.export.integers import large_layers, measure_ranges, quantise
+from restorer.export.optimise import simplify
 from restorer.model_checks import check_model, read_model
 from restorer.model_file import ModelInfo
 from restorer.training import checkpoint
@@ -202,7 +202,7 @@ def export_checkpoint(source: Path, target: Path, card: dict[str, Any], weights:
     ----------
     weights
         "float32", or "int8" for large matrix products and convolutions: a smaller file that needs half the time.
-        See `optimise.quantise` and `integers`; the latter needs lameenc.
+        See `integers`; needs lameenc.
 
     Raises
     ------
@@ -225,10 +225,9 @@ def export_checkpoint(source: Path, target: Path, card: dict[str, Any], weights:
     with whole_file(target) as partial:
         difference = _write_checked(model, partial, generator, TOLERANCE)
         if weights == "int8":
-            if large_convolutions(model):
-                ranges = measure_ranges(model, _coded_music(), generator.config.noise_size)
-                model = quantise_convolutions(model, ranges)
-            difference = _write_checked(quantise(model), partial, generator, QUANTISED_TOLERANCE)
+            if large_layers(model):
+                model = quantise(model, measure_ranges(model, _coded_music(), generator.config.noise_size))
+            difference = _write_checked(model, partial, generator, QUANTISED_TOLERANCE)
     return {
         "difference": difference,
         "parameters": sum(p.numel() for p in generator.parameters()),

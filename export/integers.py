@@ -1,9 +1,10 @@
-"""Large convolutions in 8 bits, weights and activations: what a CPU's integer dot products are four times faster at.
+"""Large convolutions and matrix products in 8 bits, weights and activations: what integer dot products are fast at.
 
 The range of an activation must be known beforehand, so that no frame depends on the loudness of another; it is
-measured on music made by code. ONNX Runtime joins the nodes around a convolution (QuantizeLinear, DequantizeLinear)
-with it. Weights have 7 of the 8 bits: processors without integer dot products add two products in 16 bits, which
-must not overflow, so that every processor computes the same.
+measured on music made by code. ONNX Runtime joins the nodes around a layer (QuantizeLinear, DequantizeLinear) with
+it. Its sums are exact, so they depend neither on how many frames a call has nor on the order of addition; a rounding
+that did would turn the last bit of a float into a step. Weights have 7 of the 8 bits: processors without integer dot
+products add two products in 16 bits, which must not overflow.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from restorer.transform import Float32
 
-SMALLEST = 1 << 14  # weights of a convolution worth it
+SMALLEST = 1 << 14  # weights of a layer worth it
 _WEIGHT_STEPS = 63
 _STEPS = 255
 _FRAMES_PER_CALL = 64
@@ -42,26 +43,27 @@ class Range:
         return int(np.clip(round(-self.low / self.scale), 0, _STEPS))
 
 
-def large_convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Those with at least `SMALLEST` constant weights."""
+def large_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Convolutions and matrix products with at least `SMALLEST` constant weights."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     return [
         node
         for node in model.graph.node
-        if node.op_type == "Conv"
+        if node.op_type in ("Conv", "MatMul")
         and all(name in weights for name in node.input[1:])
         and np.prod(weights[node.input[1]].dims) >= SMALLEST
     ]
 
 
 def measure_ranges(model: onnx.ModelProto, excerpts: Iterable[Float32], noise_size: int) -> dict[str, Range]:
-    """Ranges of what goes into large convolutions and of what comes out, by name of the value.
+    """Ranges of what goes into large layers and of what comes out of convolutions, by name of the value.
 
     `excerpts` are frames of coded music, each (1, 2, frames, bins); each gets a noise vector of its own.
     """
     import onnxruntime
 
-    names = sorted({name for node in large_convolutions(model) for name in (node.input[0], node.output[0])})
+    layers = large_layers(model)
+    names = {node.input[0] for node in layers} | {node.output[0] for node in layers if node.op_type == "Conv"}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
@@ -71,7 +73,7 @@ def measure_ranges(model: onnx.ModelProto, excerpts: Iterable[Float32], noise_si
         for node in session.get_inputs()
         if node.name.startswith("state_")
     }
-    values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in sorted(names)}
     rng = np.random.default_rng(1)
     for frames in excerpts:
         feed = {**states}
@@ -79,9 +81,9 @@ def measure_ranges(model: onnx.ModelProto, excerpts: Iterable[Float32], noise_si
             feed["z"] = rng.standard_normal((1, noise_size)).astype(np.float32)
         for start in range(0, frames.shape[2], _FRAMES_PER_CALL):
             feed["frames"] = frames[:, :, start : start + _FRAMES_PER_CALL]
-            results = session.run([*names, *(f"next_{name}" for name in states)], feed)
-            feed.update(zip(states, results[len(names) :], strict=True))
-            for name, value in zip(names, results, strict=False):
+            results = session.run([*values, *(f"next_{name}" for name in states)], feed)
+            feed.update(zip(states, results[len(values) :], strict=True))
+            for name, value in zip(values, results, strict=False):
                 values[name].append(value.ravel())
     return {name: choose_range(np.concatenate(parts)) for name, parts in values.items()}
 
@@ -100,8 +102,8 @@ def _cost(found: Range, counts: NDArray[np.int64], centres: NDArray[np.float64])
     return float((counts * (clipped**2 + (clipped == 0) * found.scale**2 / 12)).sum())
 
 
-def quantise_convolutions(model: onnx.ModelProto, ranges: dict[str, Range]) -> onnx.ModelProto:
-    """The same graph with large convolutions in 8 bits, a scale for each output map.
+def quantise(model: onnx.ModelProto, ranges: dict[str, Range]) -> onnx.ModelProto:
+    """The same graph with large layers in 8 bits, a scale for the weights of each output.
 
     A state that such a convolution alone reads is kept in 8 bits too: a quarter of what streams copy from call to call.
     """
@@ -109,7 +111,7 @@ def quantise_convolutions(model: onnx.ModelProto, ranges: dict[str, Range]) -> o
     quantised.CopyFrom(model)
     graph = quantised.graph
     nodes: list[onnx.NodeProto] = []
-    large = {node.name: node for node in large_convolutions(model)}
+    large = {node.name: node for node in large_layers(model)}
     joined = _joined_states(graph, {node.input[0] for node in large.values()})
     for node in graph.node:
         if node.name in large:
@@ -159,23 +161,25 @@ def _joined_in_integers(graph: onnx.GraphProto, node: onnx.NodeProto, found: Ran
 def _in_integers(
     graph: onnx.GraphProto, node: onnx.NodeProto, ranges: dict[str, Range], rounded: bool
 ) -> list[onnx.NodeProto]:
-    """A convolution between roundings; `rounded` says that what goes in has been rounded already."""
+    """A layer between roundings, products with none behind; `rounded` says that what goes in has been already."""
     weight, *bias = (next(tensor for tensor in graph.initializer if tensor.name == name) for name in node.input[1:])
-    taken, given = (ranges[name] for name in (node.input[0], node.output[0]))
+    taken, given = ranges[node.input[0]], ranges.get(node.output[0])
     numbers = numpy_helper.to_array(weight)
-    sizes = np.abs(numbers).max(axis=(1, 2, 3))
+    axis = 0 if node.op_type == "Conv" else 1  # of the outputs among the weights'
+    others = tuple(other for other in range(numbers.ndim) if other != axis)
+    sizes = np.abs(numbers).max(axis=others)
     scales = np.where(sizes > 0, sizes / _WEIGHT_STEPS, 1).astype(np.float32)
     bias_scales = scales * np.float32(taken.scale)
     name, zeros = node.name, np.zeros(len(scales))
     constants = {
-        "w": np.rint(numbers / scales[:, None, None, None]).astype(np.int8),
+        "w": np.rint(numbers / np.expand_dims(scales, others)).astype(np.int8),
         "w.scales": scales,
         "w.zeros": zeros.astype(np.int8),
         "x.scales": np.float32(taken.scale),
         "x.zeros": np.uint8(taken.zero_point),
-        "y.scales": np.float32(given.scale),
-        "y.zeros": np.uint8(given.zero_point),
     }
+    if given:
+        constants |= {"y.scales": np.float32(given.scale), "y.zeros": np.uint8(given.zero_point)}
     if bias:
         numbers = numpy_helper.to_array(bias[0]).astype(np.float64)
         codes = np.rint(numbers / bias_scales).astype(np.int32)
@@ -191,17 +195,21 @@ def _in_integers(
     inner = onnx.NodeProto()
     inner.CopyFrom(node)
     inner.input[:] = [f"{name}.x.float", f"{name}.w.float", *([f"{name}.b.float"] if bias else [])]
-    inner.output[:] = [f"{name}.y.float"]
+    if given:
+        inner.output[:] = [f"{name}.y.float"]
     source = node.input[0] if rounded else f"{name}.x"
     first = [] if rounded else [convert("QuantizeLinear", node.input[0], source, "x")]
+    behind = []
+    if given:
+        behind.append(convert("QuantizeLinear", f"{name}.y.float", f"{name}.y", "y"))
+        behind.append(convert("DequantizeLinear", f"{name}.y", node.output[0], "y"))
     return [
         *first,
         convert("DequantizeLinear", source, f"{name}.x.float", "x"),
-        convert("DequantizeLinear", f"{name}.w", f"{name}.w.float", "w", axis=0),
+        convert("DequantizeLinear", f"{name}.w", f"{name}.w.float", "w", axis=axis),
         *([convert("DequantizeLinear", f"{name}.b", f"{name}.b.float", "b", axis=0)] if bias else []),
         inner,
-        convert("QuantizeLinear", f"{name}.y.float", f"{name}.y", "y"),
-        convert("DequantizeLinear", f"{name}.y", node.output[0], "y"),
+        *behind,
     ]
 
 

@@ -31,7 +31,7 @@ from restorer.model_file import Model, ModelInfo
 from restorer.restorer import Restorer
 
 RATE_HZ = 44100
-_FRAMES_PER_CALL = (1, 64)  # what small blocks of a stream give the generator, and what files give it
+_FRAMES_PER_CALL = (1, 16)  # what small blocks of a stream give the generator, and what files give it on one core
 
 _LOAD = """
 import time

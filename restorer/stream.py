@@ -71,10 +71,10 @@ def replace_damage(block: NDArray[Any]) -> tuple[Float32, int]:
 
     Returns the samples and how many were replaced.
     """
-    size = np.abs(block)
-    if not block.size or size.max() <= _LARGEST_SAMPLE:  # never with a NaN, which `max` passes on
+    # Never with a NaN, which `max` and `min` pass on.
+    if not block.size or (block.max() <= _LARGEST_SAMPLE and block.min() >= -_LARGEST_SAMPLE):
         return block.astype(np.float32, copy=False), 0
-    bad = ~(size <= _LARGEST_SAMPLE)
+    bad = ~(np.abs(block) <= _LARGEST_SAMPLE)
     return np.where(bad, 0, block).astype(np.float32), int(np.count_nonzero(bad))
 
 

@@ -60,9 +60,9 @@ def test_everything_is_measured(result: dict[str, Any]) -> None:
 @pytest.mark.skipif(not RELEASED.is_file(), reason="no released model yet")
 def test_pytorch_stands_beside_onnx_runtime(result: dict[str, Any]) -> None:
     runtimes = [(row["runtime"], row["frames_per_call"]) for row in result["models"][0]["runtimes"]]
-    expected = [("ONNX Runtime", 1), ("ONNX Runtime", 64)]
+    expected = [("ONNX Runtime", 1), ("ONNX Runtime", 16)]
     if importlib.util.find_spec("torch"):
-        expected += [("PyTorch eager", 1), ("PyTorch eager", 64)]
+        expected += [("PyTorch eager", 1), ("PyTorch eager", 16)]
     assert runtimes == expected
 
 

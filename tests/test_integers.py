@@ -1,4 +1,4 @@
-"""Convolutions in 8 bits: close to float, alike in calls of any length, with their states in 8 bits too."""
+"""Layers in 8 bits: close to float, alike in calls of any length, with their states in 8 bits too."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper
 
-from restorer.errors import ModelError
+from restorer.errors import ConfigError, ModelError
 from restorer.export import integers
-from restorer.export.integers import Range, choose_range, large_convolutions, measure_ranges, quantise_convolutions
+from restorer.export.integers import Range, choose_range, large_layers, measure_ranges, quantise
 
 MAPS, BINS, MEMORY = 64, 8, 4
 
@@ -69,7 +69,7 @@ def test_close_to_float_and_alike_in_pieces(rng: np.random.Generator, bias: bool
     frames = rng.standard_normal((2, MAPS, 24, BINS)).astype(np.float32)
     ranges = measure_ranges(model, [frames[:1]], 0)
     assert set(ranges) == {"joined", "y"}
-    small = quantise_convolutions(model, ranges)
+    small = quantise(model, ranges)
     onnx.checker.check_model(small, full_check=True)
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*small.graph.input, *small.graph.output)}
     assert kinds["state_0"] == kinds["next_state_0"] == TensorProto.UINT8
@@ -81,24 +81,55 @@ def test_close_to_float_and_alike_in_pieces(rng: np.random.Generator, bias: bool
     np.testing.assert_array_equal(stream(small, frames, [5, 1, 11, 7]), whole)
 
 
+def build_product(weights: np.ndarray) -> "onnx.ModelProto":
+    size, outputs = weights.shape
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["frames", "w"], ["restored"], name="product")],
+        "graph",
+        [helper.make_tensor_value_info("frames", TensorProto.FLOAT, ["batch", 1, "time", size])],
+        [helper.make_tensor_value_info("restored", TensorProto.FLOAT, ["batch", 1, "time", outputs])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_products_in_8_bits(rng: np.random.Generator) -> None:
+    weights = rng.standard_normal((512, 256)).astype(np.float32)
+    weights[:, 3] = 0
+    model = build_product(weights)
+    frames = rng.standard_normal((2, 1, 20, 512)).astype(np.float32)
+    small = quantise(model, measure_ranges(model, [frames], 0))
+    onnx.checker.check_model(small, full_check=True)
+    assert small.ByteSize() < 0.3 * model.ByteSize()
+    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
+    (whole,) = session.run(None, {"frames": frames})
+    expected = frames @ weights
+    assert np.sqrt(np.mean((whole - expected) ** 2)) < 0.03 * np.sqrt(np.mean(expected**2))
+    assert (whole[..., 3] == 0).all()
+    for start, end in ((0, 1), (1, 4), (4, 9), (9, 20)):  # kernels take rows by twos and fours: no sum may change
+        np.testing.assert_array_equal(
+            session.run(None, {"frames": frames[:1, :, start:end]})[0], whole[:1, :, start:end]
+        )
+
+
 def test_a_state_that_others_read_stays_as_it_is(rng: np.random.Generator) -> None:
     model = build(rng, extra_user=True)
-    small = quantise_convolutions(model, measure_ranges(model, [np.ones((1, MAPS, 6, BINS), np.float32)], 0))
+    small = quantise(model, measure_ranges(model, [np.ones((1, MAPS, 6, BINS), np.float32)], 0))
     assert all(value.type.tensor_type.elem_type == TensorProto.FLOAT for value in small.graph.input)
     frames = rng.standard_normal((1, MAPS, 12, BINS)).astype(np.float32)
     assert np.isfinite(stream(small, frames, [12])).all()
 
 
-def test_small_convolutions_stay(rng: np.random.Generator) -> None:
-    model = build(rng, maps=8)
-    assert not large_convolutions(model)
-    assert quantise_convolutions(model, {}) == model
+def test_small_layers_stay(rng: np.random.Generator) -> None:
+    for model in (build(rng, maps=8), build_product(np.ones((32, 32), np.float32))):
+        assert not large_layers(model)
+        assert quantise(model, {}) == model
 
 
 def test_weights_fit_sums_of_two_products_in_16_bits(rng: np.random.Generator) -> None:
     """Processors without integer dot products would else saturate, and compute something else."""
     model = build(rng)
-    small = quantise_convolutions(model, {"joined": Range(-1, 1), "y": Range(-1, 1)})
+    small = quantise(model, {"joined": Range(-1, 1), "y": Range(-1, 1)})
     codes = next(numpy_helper.to_array(t) for t in small.graph.initializer if t.name == "conv.w")
     assert codes.dtype == np.int8 and 2 * 255 * int(np.abs(codes).max()) < 2**15
 
@@ -133,6 +164,9 @@ def test_a_generator_in_8_bits_streams(small_config, tmp_path: Path, monkeypatch
         trainer.average.out.conv.weight.mul_(5)
     trainer.save_generator(tmp_path / "a.safetensors", {})
     info = convert.export_checkpoint(tmp_path / "a.safetensors", tmp_path / "int8.onnx", {}, "int8")
+    assert info["weights"] == "int8"
+    with pytest.raises(ConfigError, match="weights must be one of float32, int8 and not 'int4'"):
+        convert.export_checkpoint(tmp_path / "a.safetensors", tmp_path / "b.onnx", {}, "int4")
     assert 0 < info["difference"] < convert.QUANTISED_TOLERANCE
     restorer = Restorer(tmp_path / "int8.onnx", device="cpu", threads=1)
     assert [state.dtype for state in restorer._model.states].count("uint8") >= 2
