@@ -1,6 +1,6 @@
 """Checkpoint -> streaming ONNX: the core graph with every state as a named input and output.
 
-The file carries the exact float32 weights of the checkpoint, or 8 bits of the weights of large matrix products, and one
+The file carries the float32 weights of the checkpoint, arranged anew, or large layers of them in 8 bits, and one
 JSON document of metadata, which is all that `restorer` reads about a model.
 """
 
