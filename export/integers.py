@@ -112,7 +112,7 @@ def quantise(model: onnx.ModelProto, ranges: dict[str, Range]) -> onnx.ModelProt
     graph = quantised.graph
     nodes: list[onnx.NodeProto] = []
     large = {node.name: node for node in large_layers(model)}
-    joined = _joined_states(graph, {node.input[0] for node in large.values()})
+    joined = _joined_states(graph, large)
     for node in graph.node:
         if node.name in large:
             nodes += _in_integers(graph, node, ranges, node.input[0] in joined)
@@ -131,17 +131,18 @@ def quantise(model: onnx.ModelProto, ranges: dict[str, Range]) -> onnx.ModelProt
     return quantised
 
 
-def _joined_states(graph: onnx.GraphProto, taken: set[str]) -> dict[str, tuple[str, str]]:
-    """For each of the inputs `taken` that is a state with frames behind it: that state and the next one.
+def _joined_states(graph: onnx.GraphProto, large: dict[str, onnx.NodeProto]) -> dict[str, tuple[str, str]]:
+    """For each input of the layers `large` that is a state with frames behind it: that state and the next one.
 
-    Only where what is joined goes nowhere else, as convolutions see it.
+    Only where no other node reads what is joined, but to cut the next state from it.
     """
+    taken = {node.input[0] for node in large.values()}
     inputs, outputs = {value.name for value in graph.input}, {value.name for value in graph.output}
     found = {}
     for node in graph.node:
         if node.op_type != "Concat" or node.output[0] not in taken or node.input[0] not in inputs:
             continue
-        others = [user for user in graph.node if node.output[0] in user.input and user.op_type != "Conv"]
+        others = [user for user in graph.node if node.output[0] in user.input and user.name not in large]
         if len(others) == 1 and others[0].op_type == "Slice" and others[0].output[0] in outputs:
             found[node.output[0]] = (node.input[0], others[0].output[0])
     return found
