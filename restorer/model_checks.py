@@ -175,7 +175,7 @@ def _check_value(value: memoryview, source: str) -> str:
             name = _check_name(said, source)
         elif field == _VALUE_TYPE:
             for shape in _within(message(said), _TYPE_TENSOR, _TENSOR_SHAPE):
-                for dim in _within(shape, _SHAPE_DIM, _DIM_NAME):
+                for dim in _within(message(shape), _SHAPE_DIM, _DIM_NAME):
                     _check_name(dim, source)
     return name
 

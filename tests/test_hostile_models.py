@@ -530,3 +530,12 @@ def test_names_that_are_no_utf_8_never_reach_the_runtime(
     (tmp_path / "b.onnx").write_bytes(data.replace(b"value_1", b"value_\xec"))
     refused(tmp_path / "b.onnx", "no readable ONNX model")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("part", [b"\x10\x01", b"\x12\x02\x08\x01", b"\x12\x04\x0a\x02\x10\x01"])
+def test_a_number_where_a_shape_should_be(part: bytes) -> None:
+    """Found by fuzzing: an input whose shape, size of an axis, or name of an axis is an integer on the wire."""
+    for key in (b"\x0a", b"\x12", b"\x5a", b"\x3a"):  # tensor, type, the graph's input, the model's graph
+        part = key + bytes([len(part)]) + part
+    with pytest.raises(ModelError, match=r"a\.onnx: is no readable ONNX model: a number where a message should be"):
+        check_model(part, "a.onnx")
