@@ -51,9 +51,7 @@ class ArrangedGenerator(Generator):
             mask = mask + fills[:, :1]
             gains = gains + level * fills[:, 1:]
         y = x * (1 + torch.tanh(mask)) + added
-        white = x / level
-        for shift, gain in zip(c.copy_up_bins, gains.split(1, dim=1), strict=True):
-            y = y + functional.pad(white, (shift, -shift)) * gain
+        y = self.add_copies(y, x / level, gains)
         return torch.cat([y, frames[..., BINS:]], dim=3)
 
 

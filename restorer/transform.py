@@ -16,7 +16,9 @@ _SILENCE = 1e-18
 
 def signed_sqrt(values: Float32) -> Float32:
     """sign(x) sqrt(|x|), element by element (paper eq. 4)."""
-    return np.copysign(np.sqrt(np.abs(values)), values)
+    roots = np.abs(values)
+    np.sqrt(roots, out=roots)
+    return np.copysign(roots, values, out=roots)
 
 
 def signed_square(values: Float32) -> Float32:
@@ -86,9 +88,7 @@ class Analysis:
         spectrum = scipy.fft.rfft(views * self._window, axis=-1, workers=1)
         maps = np.empty((self.channels, 2, frames, spectrum.shape[-1]), np.float32)
         maps[:, 0], maps[:, 1] = spectrum.real, spectrum.imag
-        roots = np.abs(maps)
-        np.sqrt(roots, out=roots)
-        return np.copysign(roots, maps, out=roots)
+        return signed_sqrt(maps)
 
 
 class Synthesis:

@@ -175,10 +175,14 @@ class Generator(nn.Module):
             mask = mask + fills[:, :1]
             gains = gains + SCALE * level * fills[:, 1:]
         y = x * SCALE * (1 + torch.tanh(mask)) + added
-        white = x / level
-        for shift, gain in zip(c.copy_up_bins, gains.split(1, dim=1), strict=True):
-            y = y + functional.pad(white, (shift, -shift)) * gain
+        y = self.add_copies(y, x / level, gains)
         return torch.cat([y / SCALE, frames[..., BINS:]], dim=3)
+
+    def add_copies(self, y: Tensor, white: Tensor, gains: Tensor) -> Tensor:
+        """Add the whitened spectrum moved up by each of `copy_up_bins`, times its gain."""
+        for shift, gain in zip(self.config.copy_up_bins, gains.split(1, dim=1), strict=True):
+            y = y + functional.pad(white, (shift, -shift)) * gain
+        return y
 
 
 class FineStage(nn.Module):
