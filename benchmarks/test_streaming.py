@@ -37,7 +37,8 @@ def test_block_times(model: Path, rate_hz: int, channels: int, block_samples: in
     assert block_samples < FIRST_WITHOUT_MISS or not has_bars(model) or times.misses == 0
 
 
-def test_small_blocks_cost_little_more_than_large_ones(benchmark, model: Path) -> None:
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_small_blocks_cost_little_more_than_large_ones(benchmark, model: Path, frames: int) -> None:
     """Blocks of 512 beside a whole signal, in turn, so that whatever else the machine does troubles both."""
     seconds, block = 4.0, 512
     audio = looped_music(seconds, 44100, 2)
@@ -45,7 +46,7 @@ def test_small_blocks_cost_little_more_than_large_ones(benchmark, model: Path) -
         restorer = Restorer(model, device="cpu", threads=1)
 
         def run(block_samples: int) -> float:
-            stream = restorer.stream(2, 44100)
+            stream = restorer.stream(2, 44100, frames_per_call=frames)
             started = time.thread_time()
             for start in range(0, audio.shape[1], block_samples):
                 stream.process(audio[:, start : start + block_samples])
@@ -58,7 +59,8 @@ def test_small_blocks_cost_little_more_than_large_ones(benchmark, model: Path) -
     benchmark.extra_info.update(offline=whole / seconds, streamed=streamed / seconds, ratio=streamed / whole)
     print(
         f"\n{model.name}: processor time over duration {whole / seconds:.4f} whole, {streamed / seconds:.4f} in blocks "
-        f"of {block}: {streamed / whole:.2f} times as much, on {machine_line(describe_machine())}"
+        f"of {block}, {frames} frames a call: {streamed / whole:.2f} times as much, "
+        f"on {machine_line(describe_machine())}"
     )
     assert not has_bars(model) or streamed <= MOST_OVER_OFFLINE * whole
 

@@ -40,15 +40,16 @@ def resampler_delay(source_rate: int, target_rate: int) -> float:
     return delay + _MARGIN_SAMPLES * max(1.0, ratio)
 
 
-def host_latency(restorer: Restorer, sample_rate: int) -> int:
-    """Samples at a host's `sample_rate` between input and output; the restorer's own where the rates agree.
+def host_latency(restorer: Restorer, sample_rate: int, frames_per_call: int = 1) -> int:
+    """Samples at a host's `sample_rate` between input and output; the stream's own where the rates agree.
 
     Elsewhere it counts the way to the model's rate and back, whatever the sizes of the blocks.
     """
     inside = restorer.sample_rate
+    latency = restorer.latency_samples + (frames_per_call - 1) * restorer.model_info.hop_samples
     if sample_rate == inside:
-        return restorer.latency_samples
-    behind = restorer.latency_samples + resampler_delay(sample_rate, inside)
+        return latency
+    behind = latency + resampler_delay(sample_rate, inside)
     return math.ceil(behind * sample_rate / inside + resampler_delay(inside, sample_rate))
 
 
@@ -63,17 +64,27 @@ class HostStream:
         Of input and output.
     seed, brightness
         The same two give the same sound.
+    frames_per_call
+        As for `Stream`.
     """
 
     def __init__(
-        self, restorer: Restorer, channels: int, sample_rate: int, seed: int, brightness: float | None = None
+        self,
+        restorer: Restorer,
+        channels: int,
+        sample_rate: int,
+        seed: int,
+        brightness: float | None = None,
+        frames_per_call: int = 1,
     ) -> None:
         self.channels = channels
         self.sample_rate = sample_rate
         self.seed = seed
-        self.latency_samples = host_latency(restorer, sample_rate)
+        self.latency_samples = host_latency(restorer, sample_rate, frames_per_call)
         self.brightness = brightness
-        self._stream = restorer.stream(channels, sample_rate, seed, brightness=brightness)
+        self._stream = restorer.stream(
+            channels, sample_rate, seed, brightness=brightness, frames_per_call=frames_per_call
+        )
         self._back = StreamResampler(channels, restorer.sample_rate, sample_rate)
         self.start(seed, brightness)
 

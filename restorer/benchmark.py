@@ -32,6 +32,7 @@ from restorer.restorer import Restorer
 
 RATE_HZ = 44100
 _FRAMES_PER_CALL = (1, 16)  # what small blocks of a stream give the generator, and what files give it on one core
+_WAITING_BLOCK_SAMPLES, _WAITING_FRAMES = 512, (2, 4)  # streams whose frames wait for each other
 
 _LOAD = """
 import time
@@ -123,10 +124,13 @@ def measure_model(path: Path | None, effort: Effort, say: Callable[[str], None])
     for rate_hz in RATES_HZ:
         for channels in (1, 2):
             say(f"{info.name}: streams at {rate_hz} Hz, {'stereo' if channels == 2 else 'mono'}")
-            for block in BLOCKS_SAMPLES:
+            cases = [(block, 1) for block in BLOCKS_SAMPLES]
+            if (rate_hz, channels) == (RATE_HZ, 2):
+                cases += [(_WAITING_BLOCK_SAMPLES, frames) for frames in _WAITING_FRAMES]
+            for block, frames in cases:
                 with one_core():
                     times = measure_blocks(
-                        one, rate_hz, channels, block, effort.stream_seconds, effort.stream_limit_seconds
+                        one, rate_hz, channels, block, effort.stream_seconds, effort.stream_limit_seconds, frames
                     )
                 streaming.append(dataclasses.asdict(times))
 

@@ -37,6 +37,7 @@ class BlockTimes:
     worst_ms: float
     misses: int
     real_time_factor: float
+    frames_per_call: int = 1
 
 
 @lru_cache(maxsize=4)
@@ -64,6 +65,7 @@ def measure_blocks(
     block_samples: int,
     seconds: float,
     limit_seconds: float = math.inf,
+    frames_per_call: int = 1,
 ) -> BlockTimes:
     """Stream `seconds` of audio block by block, or as much as `limit_seconds` of time allow.
 
@@ -71,7 +73,7 @@ def measure_blocks(
     """
     piece = music(sample_rate_hz, channels)
     starts = itertools.cycle(range(0, piece.shape[1] - block_samples + 1, block_samples))
-    stream = restorer.stream(channels, sample_rate_hz)
+    stream = restorer.stream(channels, sample_rate_hz, frames_per_call=frames_per_call)
     end = time.perf_counter() + limit_seconds
     for _ in range(math.ceil(_WARM_UP_SECONDS * sample_rate_hz / block_samples)):
         start = next(starts)
@@ -103,6 +105,7 @@ def measure_blocks(
         worst_ms=round(float(times.max()), 4),
         misses=int(np.count_nonzero(times > block_ms)),
         real_time_factor=round(float(times.mean()) / block_ms, 4),
+        frames_per_call=frames_per_call,
     )
 
 

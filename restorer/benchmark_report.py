@@ -39,11 +39,13 @@ def _format_model(model: dict[str, Any], machine: dict[str, Any]) -> list[str]:
         *[f"  {_runtime_name(row):<48}{row['real_time_factor']:8.3f}" for row in model["runtimes"]],
         "",
         "streams on one core: time per block in ms beside the block's duration",
-        "   rate  channels  block  lasts     mean      p99    p99.9    worst  misses / blocks  real-time factor",
+        "   rate  channels  block  frames a call  lasts     mean      p99    p99.9    worst  misses / blocks  "
+        "real-time factor",
     ]
     for row in model["streaming"]:
         lines.append(
-            f"  {row['sample_rate_hz']:5d}  {row['channels']:8d}  {row['block_samples']:5d}  {row['block_ms']:5.2f}"
+            f"  {row['sample_rate_hz']:5d}  {row['channels']:8d}  {row['block_samples']:5d}"
+            f"  {row['frames_per_call']:13d}  {row['block_ms']:5.2f}"
             f"  {row['mean_ms']:7.3f}  {row['p99_ms']:7.3f}  {row['p999_ms']:7.3f}  {row['worst_ms']:7.3f}"
             f"  {row['misses']:6d} / {row['blocks']:<6d}  {row['real_time_factor']:16.3f}"
         )
@@ -73,7 +75,8 @@ def _markdown_rows(model: dict[str, Any], machine: dict[str, Any]) -> dict[str, 
         rows[f"Real-time factor, {name}"] = f"{row['real_time_factor']:.3f}"
     for row in model["streaming"]:
         if row["sample_rate_hz"] == _MARKDOWN_RATE_HZ and row["channels"] == 2:
-            rows[f"Stream, blocks of {row['block_samples']} samples ({row['block_ms']:.2f} ms), one core"] = (
+            waiting = f", {row['frames_per_call']} frames a call" if row["frames_per_call"] > 1 else ""
+            rows[f"Stream, blocks of {row['block_samples']} samples ({row['block_ms']:.2f} ms){waiting}, one core"] = (
                 f"{row['mean_ms']:.2f} ms mean, {row['p99_ms']:.2f} p99, {row['p999_ms']:.2f} p99.9; "
                 f"{row['misses']} misses in {row['blocks']} blocks; real-time factor {row['real_time_factor']:.3f}"
             )

@@ -29,9 +29,13 @@ class Line:
         Of each voice.
     separate
         Each voice has an input of its own; else all are takes of one.
+    frames_per_call
+        Frames that wait for each other, so that the generator restores them in one call.
     """
 
-    def __init__(self, model: Model, voices: int, channels: int, separate: bool = False) -> None:
+    def __init__(
+        self, model: Model, voices: int, channels: int, separate: bool = False, frames_per_call: int = 1
+    ) -> None:
         self._model = model
         self._voices, self._channels = voices, channels
         batch = voices * channels
@@ -41,6 +45,8 @@ class Line:
         alone = model.device == "cpu" and model.threads == 1
         per_row = _FRAMES_PER_ROW_OF_ONE_CORE if alone else _FRAMES_PER_ROW
         self._step_frames = max(1, min(per_row, _FRAMES_PER_CALL // batch))
+        self._frames_per_call = frames_per_call
+        self.latency_samples = info.latency_samples + (frames_per_call - 1) * info.hop_samples
         self._analysis = Analysis(self._inputs, info.window_samples, info.hop_samples)
         self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
         self._run = model.bind(batch)
@@ -74,6 +80,7 @@ class Line:
         # What precedes the first sample: the delay line's frames, then the part of the windows before time 0.
         self._skip_frames = info.lookahead_frames
         self._skip_samples = info.window_samples - info.hop_samples
+        self._waiting: Float32 = np.zeros((self._inputs, 2, 0, info.bins), np.float32)
         self._dry: Float32 = np.zeros((self._inputs, 0), np.float32)
         self._wet: Float32 = np.zeros((self._voices * self._channels, 0), np.float32)
         self._received = 0
@@ -90,7 +97,8 @@ class Line:
 
     def _warm_up(self) -> None:
         """Make the slow calls, one with each of the run's two sets of states: memory is planned and touched there."""
-        silence = np.zeros((self._voices * self._channels, 2, 1, self._model.info.bins), np.float32)
+        shape = (self._voices * self._channels, 2, self._frames_per_call, self._model.info.bins)
+        silence = np.zeros(shape, np.float32)
         for _ in range(2):
             self._synthesis(self._run(silence))
 
@@ -112,7 +120,7 @@ class Line:
     def _step(self, block: Float32) -> tuple[Float32, Float32]:
         self._received += block.shape[1]
         self._dry = np.concatenate([self._dry, block], axis=1)
-        frames = self._analysis(block)
+        frames = self._gather(self._analysis(block))
         if frames.shape[2]:
             if self._copies > 1:
                 frames = np.tile(frames, (self._copies, 1, 1, 1))
@@ -124,8 +132,18 @@ class Line:
             self._skip_samples -= skipped
             self._wet = np.concatenate([self._wet, samples[:, skipped:]], axis=1)
 
-        ready = max(0, self._received - self._model.info.latency_samples) - self._returned
+        ready = max(0, self._received - self.latency_samples) - self._returned
         self._returned += ready
         dry, self._dry = self._dry[:, :ready], self._dry[:, ready:]
         wet, self._wet = self._wet[:, :ready], self._wet[:, ready:]
         return dry, wet
+
+    def _gather(self, frames: Float32) -> Float32:
+        """Add frames to those that wait, and give as many of them as full calls take."""
+        if self._frames_per_call == 1:
+            return frames
+        if self._waiting.shape[2]:
+            frames = np.concatenate([self._waiting, frames], axis=2)
+        whole = frames.shape[2] - frames.shape[2] % self._frames_per_call
+        self._waiting = frames[:, :, whole:]
+        return np.ascontiguousarray(frames[:, :, :whole])

@@ -134,7 +134,7 @@ class Restorer:
 
     @property
     def latency_samples(self) -> int:
-        """Samples by which a stream's output runs behind its input, at `sample_rate`."""
+        """Samples by which a stream's output runs behind its input, at `sample_rate`, at the least."""
         return self._model.info.latency_samples
 
     @property
@@ -221,6 +221,7 @@ class Restorer:
         seed: int = 0,
         mix: float = 1.0,
         brightness: str | float | None = None,
+        frames_per_call: int = 1,
     ) -> Stream:
         """Start a stream: `process` blocks of any length, then `flush`; see `Stream`.
 
@@ -230,8 +231,10 @@ class Restorer:
             Of the blocks, 1 to 8 and 8000 to 192000 Hz.
         seed, mix, brightness
             As for `__call__`; mix and brightness may be changed on the way, and the seed with `change_seed`.
+        frames_per_call
+            1 to 16. Each above 1 is 512 samples more latency (with the bundled models), and less processor time.
         """
-        return Stream(self._model, channels, sample_rate, check_seed(seed), mix, brightness)
+        return Stream(self._model, channels, sample_rate, check_seed(seed), mix, brightness, frames_per_call)
 
     def streams(
         self,

@@ -46,6 +46,17 @@ def test_pairs_have_no_residual_lag(pairs_dir, coding):
     assert abs(residual_lag(original, coded)) < 0.05
 
 
+def test_a_coding_that_is_named_twice_is_drawn_twice_as_often(pairs_dir, monkeypatch):
+    pairs = Pairs(pairs_dir, "train")
+    drawn: Counter[str] = Counter()
+    monkeypatch.setattr(
+        pairs, "excerpt", lambda song, coding, *_: drawn.update([coding]) or (np.ones(9), np.ones(9, np.float32))
+    )
+    for index in range(900):
+        pairs.draw(index, 9, codings=("32m", "64m", "64m"))
+    assert set(drawn) == {"32m", "64m"} and 1.6 < drawn["64m"] / drawn["32m"] < 2.4
+
+
 @pytest.mark.parametrize("coding", CODINGS)
 def test_any_stretch_decodes_as_the_whole(coding):
     audio = synthesize(5.0, RATE_HZ, 3, 2)

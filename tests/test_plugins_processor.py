@@ -241,6 +241,16 @@ def test_damage_does_not_poison_the_state(restorer: Restorer, rate: int) -> None
         np.testing.assert_array_equal(plugin(damaged, rate), plugin(repaired, rate))
 
 
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_frames_that_wait_for_each_other_cost_latency_alone(restorer: Restorer, rate: int) -> None:
+    audio = make_music(2, 30000, rate)
+    plain, waiting = RestorerPlugin(restorer, seed=3), RestorerPlugin(restorer, seed=3, frames_per_call=4)
+    assert waiting.latency_samples_at(44100) == plain.latency_samples_at(44100) + 3 * restorer.model_info.hop_samples
+    np.testing.assert_allclose(waiting(audio, rate), plain(audio, rate), atol=TOLERANCE)
+    with pytest.raises(ConfigError, match="frames_per_call"):
+        RestorerPlugin(restorer, frames_per_call=0)
+
+
 def test_impossible_formats_are_named(plugin: RestorerPlugin) -> None:
     for audio, rate, message in [
         (make_music(9, 100), 44100, "channels must be an integer from 1 to 8 and not 9"),
@@ -254,9 +264,10 @@ def test_impossible_formats_are_named(plugin: RestorerPlugin) -> None:
 # Latency and host rates
 
 
+@pytest.mark.parametrize("frames", [1, 3])
 @pytest.mark.parametrize("rate", [*RATES, 11025, 88200, 47999])
-def test_impulse_through_mix_zero_comes_out_after_the_latency(restorer: Restorer, rate: int) -> None:
-    plugin = RestorerPlugin(restorer, mix=0)
+def test_impulse_through_mix_zero_comes_out_after_the_latency(restorer: Restorer, rate: int, frames: int) -> None:
+    plugin = RestorerPlugin(restorer, mix=0, frames_per_call=frames)
     latency = plugin.latency_samples_at(rate)
     audio = np.zeros((2, latency + 600), np.float32)
     audio[0, 17], audio[1, 444] = 1, -0.25

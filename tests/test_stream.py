@@ -13,7 +13,7 @@ import pytest
 from toy_model import MODELS, make_model, make_music, save_identity
 
 from restorer.errors import ConfigError, RestorerError
-from restorer.model_file import Model
+from restorer.model_file import BoundRun, Model
 from restorer.stream import Stream
 
 TOLERANCE = 1e-5
@@ -64,6 +64,41 @@ def test_block_size_does_not_change_the_output(model: Model, rule: int | str, ch
     cut = feed(Stream(model, channels, sample_rate, 7), audio, rule)
     assert cut.shape == whole.shape
     assert np.abs(cut - whole).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("rule", [1, 512, "random", "whole"])
+@pytest.mark.parametrize("frames", [2, 5, 16])
+def test_frames_that_wait_for_each_other_sound_the_same(model: Model, frames: int, rule: int | str) -> None:
+    rate, hop = model.info.sample_rate, model.info.hop_samples
+    audio, whole = make_music(2, 13001, rate), reference(model, 2, rate)
+    if rule == 1:
+        audio = audio[:, :4001]
+        whole = feed(Stream(model, 2, rate, 7), audio)
+    stream = Stream(model, 2, rate, 7, frames_per_call=frames)
+    for _ in range(2):
+        assert np.abs(feed(stream, audio, rule) - whole).max() < TOLERANCE
+        stream.reset()
+    assert stream.latency_samples == model.info.latency_samples + (frames - 1) * hop
+    given = got = 0
+    for size in sizes_of("random", audio.shape[1]):
+        got += stream.process(audio[:, given : given + size]).shape[1]
+        given += size
+        assert got == max(0, given - stream.latency_samples)
+
+
+def test_a_call_restores_as_many_frames_as_were_asked_for(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(model, 2, model.info.sample_rate, 7, frames_per_call=4)
+    calls, run = [], BoundRun.__call__
+    monkeypatch.setattr(BoundRun, "__call__", lambda bound, frames: calls.append(frames.shape[2]) or run(bound, frames))
+    for _ in range(40):
+        stream.process(make_music(2, model.info.hop_samples))
+    assert len(calls) >= 8 and set(calls) == {4}
+
+
+@pytest.mark.parametrize("frames", [0, 17, 1.5, True, "2", None])
+def test_impossible_frames_per_call_are_refused(model: Model, frames: object) -> None:
+    with pytest.raises(ConfigError, match="frames_per_call must be an integer from 1 to 16"):
+        Stream(model, 1, 44100, 0, frames_per_call=frames)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("samples", [0, 1, 511, 512, 2047, 5000, 70001])

@@ -49,7 +49,7 @@ class ScheduleConfig:
 class DataConfig:
     """What is trained on."""
 
-    codings: tuple[str, ...] = ()  # empty: all that the pairs folder holds
+    codings: tuple[str, ...] = ()  # empty: all in the pairs folder; named twice: drawn twice as often
     coded_rate_hz: int | None = None  # what the pairs' MP3s must be coded at; None: not checked
     valid_codings: tuple[str, ...] = ("16m", "32m", "64m")
     valid_every: int = 1000

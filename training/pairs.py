@@ -149,8 +149,8 @@ class Pairs:
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """Draw the `index`-th training excerpt: the same index and seed give the same excerpt on any machine.
 
-        Songs are drawn by their length, codings evenly. The excerpt's peak is set between -15 and 0 dBFS and
-        its polarity at random, alike for both.
+        Songs are drawn by their length, codings evenly, or as often as `codings` names them. The excerpt's peak is
+        set between -15 and 0 dBFS and its polarity at random, alike for both.
 
         Returns
         -------
@@ -161,7 +161,7 @@ class Pairs:
         lengths = np.array([song.samples for song in self.songs], float)
         for _ in range(8):
             song = self.songs[rng.choice(len(self.songs), p=lengths / lengths.sum())]
-            names = [name for name in song.codings if not codings or name in codings] or list(song.codings)
+            names = [name for name in codings if name in song.codings] or list(song.codings)
             coding = names[rng.integers(len(names))]
             start = int(rng.integers(max(1, song.samples - samples)))
             channel = int(rng.integers(2))
