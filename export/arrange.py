@@ -2,8 +2,9 @@
 
 Constant factors move into the weights before or behind them. The last stage works on pairs of bins: the kernels compute
 16 maps at once and pad what is left over, so its 24 hidden maps cost as much as 32 and 6 outputs as much as 16; 48 and
-12 for pairs of bins, at half the places, waste less. Its hints enter the first convolution as further input maps, whose
-rectifier is then computed in place: as a sum of two convolutions everything would be stored three times.
+12 for pairs of bins, at half the places, waste less. Earlier frames and hints enter the first convolution as further
+input maps. As taps in time the hints would be multiplied by zeros for all frames but the newest; as a sum of two
+convolutions everything would be stored three times.
 """
 
 import torch
@@ -71,12 +72,13 @@ class PairedFineStage(nn.Module):
         with torch.no_grad():
             of_contrast = CONTRAST_SCALE * look.weight[:, 1]
             seen = torch.stack([LEVEL_SCALE * look.weight[:, 0] - of_contrast, of_contrast], dim=1)
-            self.look = _empty_conv(2 + hints, 2 * maps, (frames, reach + 1), stride=2, padding=reach // 2)
+            self.look = _empty_conv(2 * frames + hints, 2 * maps, (1, reach + 1), stride=2, padding=reach // 2)
             self.fill = _empty_conv(2 * maps, 2 * outputs, (1, 3), padding=1)
             for side in range(2):  # of the pair
                 rows = slice(side * maps, (side + 1) * maps)
-                self.look.weight[rows, :2, :, side : side + reach] = seen
-                self.look.weight[rows, 2:, -1, side + reach // 2] = merge.weight[:, :, 0, 0]
+                for tap in range(frames):
+                    self.look.weight[rows, 2 * tap : 2 * tap + 2, 0, side : side + reach] = seen[:, :, tap]
+                self.look.weight[rows, 2 * frames :, 0, side + reach // 2] = merge.weight[:, :, 0, 0]
                 self.look.bias[rows] = look.bias + merge.bias
                 for tap in range(width):
                     pair, other = divmod(side + tap - width // 2, 2)
@@ -88,8 +90,10 @@ class PairedFineStage(nn.Module):
         self, power: Tensor, around: Tensor, bands: Tensor, memory: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         seen, memory = remember(torch.cat([around, power], dim=1).log(), memory, self.memory_frames)
-        hints = functional.pad(subpixel(self.hint(bands)[0], 8), (0, 0, self.memory_frames, 0))
-        hidden = functional.leaky_relu(self.look(torch.cat([seen, hints], dim=1)), SLOPE)
+        length = seen.shape[2] - self.memory_frames
+        taps = [seen[:, :, start : start + length] for start in range(self.memory_frames + 1)]
+        hints = subpixel(self.hint(bands)[0], 8)
+        hidden = functional.leaky_relu(self.look(torch.cat([*taps, hints], dim=1)), SLOPE)
         return subpixel(self.fill(hidden), 2), memory
 
 

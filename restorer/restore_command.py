@@ -227,6 +227,7 @@ def _restore_one(source: Path, target: Path, options: Options, name: str) -> Non
     pictures = plan_pictures(options.png, source, list(targets.values()), options.overwrite)
 
     restorer = Restorer(options.model, device=options.device, threads=options.threads)
+    restorer.check_takes(len(targets))
     shown: set[str] = set()
     for each_seed, path in targets.items():
         with _progress_bar(path.name) as progress:

@@ -330,6 +330,19 @@ class Restorer:
         place_noise(np.zeros((0, info.noise_size), np.float32), value, info.brightness, self._model.source)
         return value
 
+    def check_takes(self, n: int) -> None:
+        """Refuse to make n takes that would all be the same.
+
+        Raises
+        ------
+        ConfigError
+            n is more than one and the model has no noise.
+        """
+        if n > 1 and not self._model.info.noise_size:
+            raise ConfigError(
+                f"model {self._model.info.name} has no noise: all {n} takes would be the same; choose another model"
+            )
+
     def _restore(
         self,
         source: AudioInput,

@@ -66,6 +66,7 @@ def takes(song: Path, out_dir: Path | None, **options: Any) -> None:
     from restorer.takes_sheet import draw_sheet
 
     restorer = Restorer(options["model"], device=options["device"], threads=options["threads"])
+    restorer.check_takes(options["n"])
     brightness = restorer.check_brightness(options["brightness"])
     _make_folder(folder)
     for path in targets.values():

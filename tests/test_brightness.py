@@ -181,6 +181,8 @@ def test_every_step_of_a_bundled_model_is_brighter_on_music_it_was_not_found_on(
     from restorer.training.mp3 import Coding, round_trip
 
     restorer = Restorer(name, "cpu", 1)
+    if not restorer.model_info.noise_size:
+        pytest.skip(f"{name} has one restoration of a song")
     assert restorer.model_info.brightness is not None, f"{name}: find it with: restorer export ... --brightness"
     for index, kbps in enumerate((16, 24, 32, 48)):
         # The direction was searched on seeds from a million on.

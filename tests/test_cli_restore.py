@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
-from toy_model import save_convolution
+from toy_model import save_convolution, save_identity
 
 import restorer
 from restorer import cli
@@ -107,6 +107,15 @@ def test_no_candidate_is_made_when_one_is_in_the_way(tmp_path: Path, song: Path,
     check_refused(run_restore(song, tmp_path / "out.wav", model, "--candidates", 3), "out.seed2.wav exists")
     assert sorted(os.listdir(tmp_path)) == ["out.seed2.wav", "song.mp3"]
     assert run_restore(song, tmp_path / "out.wav", model, "--candidates", 3, "--overwrite").exit_code == 0
+
+
+def test_takes_that_would_all_be_the_same_are_refused(tmp_path: Path, song: Path) -> None:
+    one = save_identity(tmp_path / "one.onnx")
+    check_refused(run_restore(song, tmp_path / "out.wav", one, "--candidates", 3), "toy has no noise: all 3 takes")
+    result = CliRunner().invoke(main, ["takes", str(song), str(tmp_path / "takes"), "--model", str(one)])
+    check_refused(result, "toy has no noise: all 6 takes would be the same")
+    assert sorted(os.listdir(tmp_path)) == ["one.onnx", "song.mp3"]
+    assert run_restore(song, tmp_path / "out.wav", one, "--candidates", 1).exit_code == 0
 
 
 def test_mix_zero_is_the_input(tmp_path: Path, song: Path, model: Path) -> None:
