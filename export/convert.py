@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from restorer.export.optimise import simplify
 from restorer.model_checks import check_model, read_model
 from restorer.model_file import ModelInfo
 from restorer.training import checkpoint
+from restorer.training.config import Config
 from restorer.training.generator import Generator
 from restorer.transform import Analysis
 from restorer.whole_file import whole_file
@@ -195,7 +197,25 @@ def parity(generator: Generator, path: Path, seconds: float = 1.5) -> float:
     return max(float(np.abs(sounds[i] - sounds[j]).max()) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
-def export_checkpoint(source: Path, target: Path, card: dict[str, Any], weights: str = "float32") -> dict[str, Any]:
+def without_noise(generator: Generator, config: Config) -> tuple[Generator, Config]:
+    """The same generator with z at 0, its mean, and the config that says so; it is named "deterministic".
+
+    Raises
+    ------
+    ConfigError
+        It is of another kind than `compact`, or has no noise.
+    """
+    if type(generator) is not Generator or not generator.config.noise_size:
+        raise ConfigError("--deterministic is for generators of the kind compact that have noise")
+    fixed = Generator(replace(generator.config, noise_size=0))
+    weights = generator.state_dict()
+    fixed.load_state_dict({name: weights[name] for name in fixed.state_dict()})
+    return fixed.eval(), replace(config, name="deterministic", generator=fixed.config)
+
+
+def export_checkpoint(
+    source: Path, target: Path, card: dict[str, Any], weights: str = "float32", deterministic: bool = False
+) -> dict[str, Any]:
     """Write `target` from the checkpoint `source`; nothing is left behind unless every check passes.
 
     Parameters
@@ -203,17 +223,21 @@ def export_checkpoint(source: Path, target: Path, card: dict[str, Any], weights:
     weights
         "float32", or "int8" for large matrix products and convolutions: a smaller file that needs half the time.
         See `integers`; needs lameenc.
+    deterministic
+        See `without_noise`.
 
     Raises
     ------
     ModelError
         The checkpoint is unusable, or PyTorch and ONNX differ by more than 1e-4 of full scale (2e-3 in 8 bits).
     ConfigError
-        `weights` is something else, or lameenc is missing.
+        `weights` is something else, lameenc is missing, or there is no noise to leave out.
     """
     if weights not in WEIGHTS:
         raise ConfigError(f"weights must be one of {', '.join(WEIGHTS)} and not {weights!r}")
     generator, config, extra = checkpoint.load_generator(source)
+    if deterministic:
+        generator, config = without_noise(generator, config)
     model = build_graph(generator)
     description = describe(
         generator,

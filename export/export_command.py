@@ -60,6 +60,11 @@ from restorer.whole_file import whole_file
     help="int8 computes large layers in 8 bits: a smaller file in half the time.",
 )
 @click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Leave the noise out, as if z were always 0, its mean: one restoration of a song, closer to the original.",
+)
+@click.option(
     "--results",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="SUMMARY.json",
@@ -75,6 +80,7 @@ def export(
     brightness_pairs: Path | None,
     brightness_excerpts: int,
     weights: str,
+    deterministic: bool,
     results: Path | None,
     threads: int | None,
     overwrite: bool,
@@ -94,7 +100,11 @@ def export(
     wanted = brightness or brightness_pairs is not None
     if wanted:
         _check_music(brightness_pairs)
+    if deterministic and wanted:
+        raise ConfigError("a model without noise has no brightness; leave out --deterministic or --brightness")
     exported = checkpoint.suffix.lower() == ".onnx"
+    if exported and deterministic:
+        raise ConfigError(f"'{checkpoint}' is exported already; give its checkpoint to --deterministic")
     if exported and not (card or wanted or results):
         raise ConfigError(
             f"'{checkpoint}' is exported already; give --card, --results or --brightness to change what it says"
@@ -103,7 +113,7 @@ def export(
         if exported:
             info = redescribe(checkpoint, partial, extra)
         else:
-            info = export_checkpoint(checkpoint, partial, extra, weights)
+            info = export_checkpoint(checkpoint, partial, extra, weights, deterministic)
         if results:
             redescribe(partial, partial, {"metrics": read_metrics(results, info["name"])})
         if wanted:

@@ -55,7 +55,8 @@ class Restorer:
     Parameters
     ----------
     model
-        Path of an ONNX model or name of a bundled one ("compact", "live"); None takes "compact".
+        Path of an ONNX model or name of a bundled one ("compact", "deterministic", "live"); None takes
+        "compact".
     device
         "cpu", "cuda", or "auto": CUDA where it works, else the CPU.
     threads

@@ -18,6 +18,8 @@ from restorer.export.export_command import export
 from restorer.noise import draw_noise
 from restorer.synthesis import synthesize
 from restorer.training import checkpoint
+from restorer.training.config import Config
+from restorer.training.generator import Generator, GeneratorConfig
 from restorer.training.signal import restore
 from restorer.training.train import Trainer
 
@@ -83,12 +85,45 @@ def test_existing_model_is_kept(small_checkpoint, small_model):
 def test_released_model_is_the_released_checkpoint(name, channels):
     """Within what 8 bits may change; the graph itself is held to 1e-4 when it is exported."""
     audio = synthesize(3.0, 44100, 2, channels)
-    path = Path(__file__).parents[1] / "training" / "checkpoints" / f"{name}.safetensors"
+    path = (
+        Path(__file__).parents[1]
+        / "training"
+        / "checkpoints"
+        / f"{name.replace('deterministic', 'compact')}.safetensors"
+    )
     generator, config, _ = checkpoint.load_generator(path)
     z = torch.from_numpy(draw_noise(5, config.generator.noise_size))
+    if name == "deterministic":
+        z = torch.zeros_like(z)
     restored = Restorer(name, device="cpu")(audio, 44100, seed=5)
     assert abs(restored - restore(generator, audio, z)).max() < convert.QUANTISED_TOLERANCE
     assert abs(restored - audio).max() > 1e-2
+
+
+def test_without_noise_it_is_the_restoration_of_the_mean_noise(small_checkpoint, small_model, tmp_path):
+    path, audio = tmp_path / "one.onnx", synthesize(2.0, 44100, 2, 1)
+    CliRunner().invoke(export, [str(small_checkpoint), str(path), "--deterministic"], catch_exceptions=False)
+    one = Restorer(path, device="cpu")
+    assert one.model_info.name == "deterministic" and one.model_info.noise_size == 0
+    generator, config, _ = checkpoint.load_generator(small_checkpoint)
+    mean = restore(generator, audio, torch.zeros(config.generator.noise_size))
+    assert abs(one(audio, 44100, seed=3) - mean).max() < 1e-4
+    assert abs(Restorer(small_model, device="cpu")(audio, 44100, seed=3) - mean).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "message"),
+    [
+        ("small.safetensors", ["--deterministic", "--brightness"], "no brightness"),
+        ("small.onnx", ["--deterministic"], "exported already"),
+    ],
+)
+def test_noise_is_left_out_of_checkpoints_alone(small_checkpoint, small_model, tmp_path, model, words, message):
+    with pytest.raises(ConfigError, match=message):
+        source = small_checkpoint.with_name(model)
+        CliRunner().invoke(export, [str(source), str(tmp_path / "one.onnx"), *words], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="that have noise"):
+        convert.without_noise(Generator(GeneratorConfig(noise_size=0)), Config())
 
 
 def summary(tmp_path, label="small", kind="one take"):
