@@ -131,7 +131,7 @@ def test_misses_are_counted() -> None:
             time.sleep(0.02)
         return block
 
-    slow: Any = SimpleNamespace(stream=lambda channels, rate: SimpleNamespace(process=process))
+    slow: Any = SimpleNamespace(stream=lambda channels, rate, **_: SimpleNamespace(process=process))
     times = measure_blocks(slow, 44100, 1, 512, 40 * 512 / 44100)
     assert times.blocks == 40 and times.misses >= 4
     assert times.p99_ms >= 20 and times.mean_ms >= 2 and times.worst_ms >= times.p99_ms

@@ -12,7 +12,7 @@ import soundfile
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
-from toy_model import make_music, save_identity, toy_or_released
+from toy_model import make_music, save_convolution, save_identity, toy_or_released
 
 from restorer import Restorer
 from restorer.errors import RestorerError
@@ -151,10 +151,10 @@ def test_a_file_of_impossible_samples_is_measured_or_refused_in_one_line(tmp_pat
     audio, path = np.repeat(make_music(1, 2 * RATE_HZ), 2, axis=0), tmp_path / "a.wav"
     audio[:, 30000:30050] = value
     soundfile.write(path, audio.T, RATE_HZ, subtype="FLOAT")
-    model = str(save_identity(tmp_path / "identity.onnx"))
+    model, noisy = save_identity(tmp_path / "identity.onnx"), save_convolution(tmp_path / "noisy.onnx")
     for arguments, status in (
         (["inspect", path], 0),
-        (["takes", path, tmp_path / "takes", "--n", "2", "--seconds", "1", "--model", model], 0),
+        (["takes", path, tmp_path / "takes", "--n", "2", "--seconds", "1", "--model", noisy], 0),
         (["restore", path, tmp_path / "out.wav", "--model", model, "--force"], 0),
         (["metrics", path, path], 2),
         (["compare", path, path], 2),
