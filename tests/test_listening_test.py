@@ -178,7 +178,6 @@ def result_of(key, listener, rate):
 def answers(built, tmp_path):
     """Six listeners who like originals and what is restored from 16 kbit/s, and hear no difference at 64 kbit/s."""
     key = built[2]
-    rng = np.random.default_rng(1)
     means = {
         ("original", None): 4.0,
         ("mp3", 16): 1.6,
@@ -188,12 +187,14 @@ def answers(built, tmp_path):
         ("det", 64): 4.0,
         ("sto", 64): 4.0,
     }
+    # A generator each, since the order of the items is drawn anew for every page.
+    opinions = {kind: np.random.default_rng([1, index]) for index, kind in enumerate(means)}
     paths, table = [], {kind: [] for kind in means}
     for number in range(6):
 
         def rate(item):
             kind = item["condition"], item["kbps"]
-            rating = int(np.clip(round(rng.normal(means[kind], 0.7)), 1, 5))
+            rating = int(np.clip(round(opinions[kind].normal(means[kind], 0.7)), 1, 5))
             table[kind].append(rating)
             return rating
 
