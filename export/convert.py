@@ -28,7 +28,7 @@ from restorer.model_checks import check_model, read_model
 from restorer.model_file import ModelInfo
 from restorer.training import checkpoint
 from restorer.training.config import Config
-from restorer.training.generator import Generator
+from restorer.training.generator import Generator, leave_out_noise
 from restorer.transform import Analysis
 from restorer.whole_file import whole_file
 
@@ -208,8 +208,7 @@ def without_noise(generator: Generator, config: Config) -> tuple[Generator, Conf
     if type(generator) is not Generator or not generator.config.noise_size:
         raise ConfigError("--deterministic is for generators of the kind compact that have noise")
     fixed = Generator(replace(generator.config, noise_size=0))
-    weights = generator.state_dict()
-    fixed.load_state_dict({name: weights[name] for name in fixed.state_dict()})
+    fixed.load_state_dict(leave_out_noise(generator.state_dict()))
     return fixed.eval(), replace(config, name="deterministic", generator=fixed.config)
 
 

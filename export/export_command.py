@@ -62,7 +62,7 @@ from restorer.whole_file import whole_file
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="Leave the noise out, as if z were always 0, its mean: one restoration of a song, closer to the original.",
+    help="Leave the noise out, as if z were always 0, its mean: one restoration of a song.",
 )
 @click.option(
     "--results",
@@ -98,10 +98,10 @@ def export(
     except json.JSONDecodeError as error:
         raise ConfigError(f"card '{card}' is not valid JSON: {error}") from None
     wanted = brightness or brightness_pairs is not None
-    if wanted:
-        _check_music(brightness_pairs)
     if deterministic and wanted:
         raise ConfigError("a model without noise has no brightness; leave out --deterministic or --brightness")
+    if wanted:
+        _check_music(brightness_pairs)
     exported = checkpoint.suffix.lower() == ".onnx"
     if exported and deterministic:
         raise ConfigError(f"'{checkpoint}' is exported already; give its checkpoint to --deterministic")

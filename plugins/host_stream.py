@@ -46,7 +46,7 @@ def host_latency(restorer: Restorer, sample_rate: int, frames_per_call: int = 1)
     Elsewhere it counts the way to the model's rate and back, whatever the sizes of the blocks.
     """
     inside = restorer.sample_rate
-    latency = restorer.latency_samples + (frames_per_call - 1) * restorer.model_info.hop_samples
+    latency = restorer.model_info.latency_of(frames_per_call)
     if sample_rate == inside:
         return latency
     behind = latency + resampler_delay(sample_rate, inside)

@@ -46,7 +46,7 @@ class Line:
         per_row = _FRAMES_PER_ROW_OF_ONE_CORE if alone else _FRAMES_PER_ROW
         self._step_frames = max(1, min(per_row, _FRAMES_PER_CALL // batch))
         self._frames_per_call = frames_per_call
-        self.latency_samples = info.latency_samples + (frames_per_call - 1) * info.hop_samples
+        self.latency_samples = info.latency_of(frames_per_call)
         self._analysis = Analysis(self._inputs, info.window_samples, info.hop_samples)
         self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
         self._run = model.bind(batch)

@@ -65,6 +65,10 @@ class ModelInfo:
         """Frequency bins of one frame."""
         return self.window_samples // 2 + 1
 
+    def latency_of(self, frames_per_call: int) -> int:
+        """Samples by which a stream is behind whose frames wait until so many are there."""
+        return self.latency_samples + (frames_per_call - 1) * self.hop_samples
+
     @classmethod
     def from_json(cls, text: str, source: str) -> "ModelInfo":
         """Read the metadata of the model file `source`.

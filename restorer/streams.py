@@ -72,7 +72,7 @@ class Streams:
     @property
     def latency_samples(self) -> int:
         """Samples, at the output's rate, by which every stream runs behind."""
-        return self._model.info.latency_samples
+        return self._line.latency_samples
 
     def reset(self) -> None:
         """Forget all signals; the next blocks start new ones with the same seeds."""

@@ -215,6 +215,11 @@ class FineStage(nn.Module):
         return self.fill(hidden)[0], memory
 
 
+def leave_out_noise(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the same generator with `noise_size` 0, as if z were always 0, its mean."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("noise.")}
+
+
 def surroundings(power: Tensor, bins: int) -> Tensor:
     """Mean over so many bins around each."""
     return functional.avg_pool2d(power, (1, bins), stride=1, padding=(0, bins // 2), count_include_pad=False)

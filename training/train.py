@@ -16,6 +16,7 @@ from restorer.training import checkpoint
 from restorer.training.config import Config, ScheduleConfig
 from restorer.training.critic import critic_loss
 from restorer.training.distributed import Stop, World
+from restorer.training.generator import leave_out_noise
 from restorer.training.loader import Excerpts, load
 from restorer.training.losses import profile_loss, reconstruction, survived_loss
 from restorer.training.models import build_critic, build_generator
@@ -250,7 +251,7 @@ class Trainer:
         tensors, _, _ = checkpoint.load(path)
         weights = checkpoint.unprefixed("average", tensors) or checkpoint.unprefixed("generator", tensors)
         if not self.config.generator.noise_size:
-            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("noise.")}
+            weights = leave_out_noise(weights)
         try:
             new, foreign = self.generator.load_state_dict(weights, strict=False)
         except RuntimeError as error:
