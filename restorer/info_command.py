@@ -93,7 +93,7 @@ def format_description(description: dict[str, Any]) -> str:
         ("brightness", _brightness(d)),
         ("states", f"{len(d['state_shapes'])}, {d['state_bytes_per_channel'] / 1e3:.0f} kB per channel"),
         ("warm-up", f"{d['warmup_frames']} frames of silence"),
-        *[(f"metric {name}", json.dumps(value)) for name, value in d["metrics"].items()],
+        *_measured(d["metrics"]),
         ("latency", _samples(latency["total"]["samples"], rate_hz)),
         *[(f"  {name}", f"{_samples(latency[name]['samples'], rate_hz)}: {why}") for name, why in reasons.items()],
     ]
@@ -103,6 +103,25 @@ def format_description(description: dict[str, Any]) -> str:
 
 def _samples(count: int, rate_hz: int) -> str:
     return f"{count} samples ({1000 * count / rate_hz:.1f} ms)"
+
+
+def _measured(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """What `restorer export --results` wrote, a row for each coding; anything else as JSON."""
+    try:
+        codings = [
+            (f"  {name}", _gains(found["mp3"], found["restored"])) for name, found in metrics["by_coding"].items()
+        ]
+        return [("measured on", str(metrics["data"])), *codings]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return [(f"metric {name}", json.dumps(value)) for name, value in metrics.items()]
+
+
+def _gains(mp3: dict[str, float], restored: dict[str, float]) -> str:
+    """Metrics of the MP3 -> of what was restored, in one line."""
+    names = {"visqol": "ViSQOL", "si_snr": "SI-SNR"}
+    return ", ".join(
+        f"{names.get(name, name.upper())} {mp3[name]:.2f} -> {value:.2f}" for name, value in restored.items()
+    )
 
 
 def _brightness(d: dict[str, Any]) -> str:

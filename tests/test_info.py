@@ -71,6 +71,13 @@ def test_json(tmp_path: Path) -> None:
     assert '"lsd_db": 5.5' in text and "licence" in text and "not stated" in text
 
 
+def test_what_was_measured_is_a_row_for_each_coding(tmp_path: Path) -> None:
+    measured = {"64j": {"mp3": {"odg": -2.8, "visqol": 2.7}, "restored": {"odg": -1.931, "visqol": 3.5}}}
+    path = save_convolution(tmp_path / "toy.onnx", metrics={"data": "21 songs", "by_coding": measured})
+    text = CliRunner().invoke(info, [str(path)], catch_exceptions=False).output
+    assert "measured on    21 songs\n" in text and "  64j          ODG -2.80 -> -1.93, ViSQOL 2.70 -> 3.50\n" in text
+
+
 def test_wrong_files(tmp_path: Path) -> None:
     result = CliRunner().invoke(info, [str(tmp_path / "none.onnx")])
     assert isinstance(result.exception, ModelError) and "does not exist" in str(result.exception)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from restorer.training.critic import Critic, critic_loss
 from restorer.training.loader import Excerpts
 from restorer.training.losses import LossConfig, judged_bandwidth, profile_loss, reconstruction, survival
 from restorer.training.pairs import Pairs
+from restorer.training.signal import HOP, WINDOW
 from restorer.training.train import Diverged, Trainer, train
 
 
@@ -126,8 +128,13 @@ def test_command_trains_and_resumes(pairs_dir, small_config, tmp_path):
     config.write_text('name = "small"\n' + "\n".join(map(table, ("generator", "critic", "loss", "schedule", "data"))))
     run = tmp_path / "run"
     arguments = [str(config), "--pairs", str(pairs_dir), "--out", str(run)]
-    result = CliRunner().invoke(train_command, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    starts = []
+    for noise_size in (small_config.generator.noise_size, 0):  # the second lacks what the first brings
+        starts += ["--start", str(tmp_path / f"{noise_size}.safetensors")]
+        first = Trainer(replace(small_config, generator=replace(small_config.generator, noise_size=noise_size)))
+        first.save_generator(Path(starts[-1]), {})
+    result = CliRunner().invoke(train_command, arguments + starts, catch_exceptions=False)
+    assert result.exit_code == 0 and "therefore new" not in result.output, result.output
     generator, loaded, _ = checkpoint.load_generator(run / "best.safetensors")
     assert loaded == small_config and generator.config == small_config.generator
     row = json.loads((run / "metrics.jsonl").read_text())
@@ -147,11 +154,55 @@ def test_start_takes_weights_and_names_what_is_new(small_config, tmp_path):
     for network in (second.generator, second.average):
         torch.testing.assert_close(network.merge.conv.weight, first.average.merge.conv.weight, rtol=0, atol=0)
     second.save_generator(path, {})
-    with pytest.raises(ModelError, match="which has no 'fine"):
+    with pytest.raises(ConfigError, match="fine_maps must be at least 4"):
         first.start_from(path)
-    larger = Trainer(replace(small_config, generator=replace(small_config.generator, stack_maps=12)))
-    with pytest.raises(ModelError, match="size mismatch"):
-        larger.start_from(path)
+    smaller = Trainer(replace(small_config, generator=replace(wider.generator, stack_maps=4)))
+    with pytest.raises(ConfigError, match="stack_maps must be at least"):
+        smaller.start_from(path)
+    other = Trainer(replace(small_config, generator=replace(wider.generator, noise_size=5)))
+    with pytest.raises(ModelError, match="does not fit"):
+        other.start_from(path)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"front_maps": 12, "stack_maps": 12},
+        {"band_maps": 24, "aggregation_maps": 6},
+        {"fine_maps": 7, "hint_maps": 6},
+        {"dilations": (1, 2, 4), "stack_maps": 20},
+    ],
+    ids=" ".join,
+)
+def test_larger_generator_begins_with_the_same_function(small_config, tmp_path, sizes):
+    path = tmp_path / "first.safetensors"
+    first = Trainer(replace(small_config, generator=replace(small_config.generator, fine_maps=4)))
+    with torch.no_grad():
+        for parameter in first.average.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    first.save_generator(path, {})
+    larger = Trainer(replace(first.config, generator=replace(first.config.generator, **sizes)))
+    assert larger.start_from(path) == []
+    frames = torch.randn(1, 2, 60, 1025, generator=torch.Generator().manual_seed(0))
+    z = torch.ones(1, small_config.generator.noise_size)
+    with torch.no_grad():
+        (expected,), (found,) = first.average(frames, z), larger.average(frames, z)
+    torch.testing.assert_close(found[:, :, -5:], expected[:, :, -5:], rtol=0, atol=1e-4)
+    audio = torch.randn(4, WINDOW + (small_config.schedule.frames - 1) * HOP) * 0.1
+    larger.step(audio, audio, torch.full((4,), 22050.0))
+    for name, parameter in larger.generator.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().amax() > 0, name
+
+
+def test_only_parts_that_the_schedule_names_learn(small_config):
+    trainer = Trainer(replace(small_config, schedule=replace(small_config.schedule, only=("noise",))))
+    before = {name: tensor.clone() for name, tensor in trainer.generator.state_dict().items()}
+    audio = torch.randn(4, WINDOW + (small_config.schedule.frames - 1) * HOP) * 0.1
+    trainer.step(audio, audio * 0.9, torch.full((4,), 22050.0))
+    changed = {name for name, tensor in trainer.generator.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"noise.weight"}
+    with pytest.raises(ConfigError, match="only must name parts of the generator"):
+        Trainer(replace(small_config, schedule=replace(small_config.schedule, only=("noises",))))
 
 
 def test_start_without_noise_is_the_mean_of_noise(small_config, tmp_path):

@@ -43,6 +43,7 @@ class ScheduleConfig:
     bf16: bool = True
     accumulate: int = 1  # parts in which a process computes its share of a batch: less memory, same result
     compile: bool = False  # torch.compile both networks
+    only: tuple[str, ...] = ()  # parts of the generator that learn, such as "noise"; empty: all
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from restorer.errors import ConfigError, ModelError, RestorerError
@@ -16,7 +16,8 @@ from restorer.training import checkpoint
 from restorer.training.config import Config, ScheduleConfig
 from restorer.training.critic import critic_loss
 from restorer.training.distributed import Stop, World
-from restorer.training.generator import leave_out_noise
+from restorer.training.generator import Generator, GeneratorConfig, leave_out_noise
+from restorer.training.growth import grow
 from restorer.training.loader import Excerpts, load
 from restorer.training.losses import profile_loss, reconstruction, survived_loss
 from restorer.training.models import build_critic, build_generator
@@ -72,8 +73,9 @@ class Trainer:
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         if s.compile:
             self.compile()
+        self.learning = self._choose_learning()
         self.optimiser = torch.optim.AdamW(
-            self.generator.parameters(), lr=s.learning_rate, betas=(0.9, 0.99), weight_decay=s.weight_decay
+            self.learning, lr=s.learning_rate, betas=(0.9, 0.99), weight_decay=s.weight_decay
         )
         self.critic_optimiser = torch.optim.AdamW(
             self.critic.parameters(), lr=s.critic_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
@@ -87,6 +89,16 @@ class Trainer:
         self.generator.compile()
         if self.config.schedule.adversarial_kind == "hinge":
             self.critic.compile()
+
+    def _choose_learning(self) -> list[nn.Parameter]:
+        """Those parameters of the generator that the schedule lets learn; no gradient is computed for the others."""
+        parts, only = {name.split(".")[0] for name, _ in self.generator.named_parameters()}, self.config.schedule.only
+        unknown = sorted(set(only) - parts)
+        if unknown:
+            raise ConfigError(f"only must name parts of the generator, {', '.join(sorted(parts))}, not '{unknown[0]}'")
+        for name, parameter in self.generator.named_parameters():
+            parameter.requires_grad_(not only or name.split(".")[0] in only)
+        return [parameter for parameter in self.generator.parameters() if parameter.requires_grad]
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.bf16)
@@ -126,8 +138,8 @@ class Trainer:
             for name, term in found.items():
                 terms[name] = terms[name] + term.detach() if name in terms else term.detach()
         values = self.world.sum(torch.stack([*terms.values(), total]))
-        self.world.sum_gradients(self.generator.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), s.gradient_clip)
+        self.world.sum_gradients(self.learning)
+        norm = torch.nn.utils.clip_grad_norm_(self.learning, s.gradient_clip)
 
         *numbers, loss_value, gradient = torch.cat([values, norm.detach()[None]]).tolist()
         losses = dict(zip(terms, numbers, strict=True))
@@ -241,20 +253,26 @@ class Trainer:
     def start_from(self, path: Path) -> list[str]:
         """Begin with the averaged weights of a checkpoint; returns the parameters that it lacks, which stay new.
 
-        A generator without noise leaves out what the checkpoint does with noise, as if z were always 0, its mean.
+        A larger generator begins by computing what the checkpoint does, see growth.py. One without noise leaves out
+        what the checkpoint does with noise, as if z were always 0, its mean.
 
         Raises
         ------
         ModelError
             It is no checkpoint, or its parameters have other sizes than the config's.
+        ConfigError
+            Its generator is larger than the config's.
         """
-        tensors, _, _ = checkpoint.load(path)
+        tensors, started, _ = checkpoint.load(path)
         weights = checkpoint.unprefixed("average", tensors) or checkpoint.unprefixed("generator", tensors)
         if not self.config.generator.noise_size:
             weights = leave_out_noise(weights)
+        small = started.generator
         try:
+            if isinstance(self.generator, Generator) and isinstance(small, GeneratorConfig):
+                weights = grow(weights, small, self.generator)
             new, foreign = self.generator.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
+        except (IndexError, RuntimeError) as error:
             detail = str(error).splitlines()[-1].strip()
             raise ModelError(f"'{path}' does not fit the config's generator: {detail}") from None
         if foreign:

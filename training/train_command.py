@@ -59,8 +59,11 @@ SHOWN = (
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the run folder.")
 @click.option(
     "--start",
+    "starts",
+    multiple=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Checkpoint whose weights a new run begins with, such as training/checkpoints/compact.safetensors.",
+    help="Checkpoint whose weights a new run begins with, such as training/checkpoints/compact.safetensors; the "
+    "config's generator may be larger. Given again: the later replaces what the earlier had.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each process; default: all cores, shared.")
 @click.option(
@@ -83,7 +86,7 @@ def train_command(
     pairs_dir: Path,
     run_dir: Path,
     resume: bool,
-    start: Path | None,
+    starts: tuple[Path, ...],
     threads: int | None,
     devices: int | None,
     precision: str | None,
@@ -115,7 +118,7 @@ def train_command(
         raise ConfigError(f"'{run_dir}' already holds a run; continue it with --resume or choose another --out")
     if resume and not state.exists():
         raise ConfigError(f"nothing to resume in '{run_dir}': no state.safetensors there")
-    if resume and start is not None:
+    if resume and starts:
         raise ConfigError("--start begins a new run and --resume goes on with an old one; give one of them")
     training, validating = Pairs(pairs_dir, "train", quick=True), Pairs(pairs_dir, "valid")
     check_coded_rate(config, training, validating)
@@ -124,7 +127,7 @@ def train_command(
     if processes > 1:
         check_devices(config, processes)
         threads_each = ["--threads", str(threads or max(1, (os.cpu_count() or 1) // processes))]
-        resuming = ["--resume"] if resume else ["--start", str(start)] if start else []
+        resuming = ["--resume"] if resume else [word for start in starts for word in ("--start", str(start))]
         raise SystemExit(launch([sys.executable, "-m", "restorer", *again, *resuming, *threads_each], processes))
     if threads:
         torch.set_num_threads(threads)
@@ -132,10 +135,11 @@ def train_command(
         trainer = build_trainer(config)
         if resume:
             trainer.resume(state)
-        elif start is not None:
-            new = trainer.start_from(start)
+        elif starts:
+            missing = [set(trainer.start_from(start)) for start in starts]
+            new = sorted(set.intersection(*missing))
             if new and world.first:
-                click.echo(f"Not in {start} and therefore new: {', '.join(new)}", err=True)
+                click.echo(f"Not in {', '.join(map(str, starts))} and therefore new: {', '.join(new)}", err=True)
         started = time.monotonic()
         going_on = f"go on from the last checkpoint with: restorer {shlex.join([*again, '--resume'])}"
         try:

@@ -1,0 +1,92 @@
+"""Larger networks from trained ones: a wider or deeper generator that begins by computing the same function.
+
+New maps are drawn at random and nothing that was there before listens to them at first; new layers of the stack add
+nothing to what passes through them. Both begin to matter as training gives them weights (function-preserving
+growth, after Net2Net, Chen et al. 2016).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from restorer.errors import ConfigError
+from restorer.training.generator import Generator, GeneratorConfig
+
+GROWING = ("front_maps", "band_maps", "aggregation_maps", "stack_maps", "fine_maps", "hint_maps", "dilations")
+_BANDS = 32  # bins of the stack
+# What the inputs and the outputs of each parameter are, in their order: (size in the config, values for each of it).
+_Axis = Sequence[tuple[str, int]]
+_FRONT, _STACK = (("front_maps", 1),), (("stack_maps", 1),)
+_LAYERS: dict[str, tuple[_Axis, _Axis]] = {
+    "front.conv": ((), _FRONT),
+    "bands.conv": (_FRONT, (("band_maps", 1),)),
+    "aggregate.dense": ((("band_maps", _BANDS),), (("aggregation_maps", _BANDS),)),
+    "merge.conv": ((("band_maps", 1), ("aggregation_maps", 1)), _STACK),
+    "noise": ((), (("stack_maps", _BANDS),)),
+    "stack": (_STACK, (*_STACK, *_STACK)),
+    "spread.dense": ((("stack_maps", _BANDS),), (("aggregation_maps", _BANDS),)),
+    "rise.conv": ((("stack_maps", 1), ("aggregation_maps", 1)), (("front_maps", 4),)),
+    "refine.layer.conv": (_FRONT, (*_FRONT, *_FRONT)),
+    "out.conv": (_FRONT, ()),
+    "fine.look.conv": ((), (("fine_maps", 1),)),
+    "fine.hint.conv": (_FRONT, (("hint_maps", 8),)),
+    "fine.merge.conv": ((("hint_maps", 1),), (("fine_maps", 1),)),
+    "fine.fill.conv": ((("fine_maps", 1),), ()),
+}
+_PLACES = {"front_bias": _FRONT, "place": _STACK}  # (1, maps, 1, bins)
+
+
+def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generator) -> dict[str, Tensor]:
+    """Weights for the larger `generator` with which it computes what `weights` of a `small` one do.
+
+    What is new keeps the generator's own initial values where these do not reach what was there before. Parameters
+    that `weights` lack are left out, those that the generator lacks stay.
+
+    Raises
+    ------
+    ConfigError
+        The generator is smaller somewhere, or its stack does not begin with the small one's.
+    """
+    large = generator.config
+    for name in GROWING:
+        old, new = getattr(small, name), getattr(large, name)
+        if name == "dilations" and new[: len(old)] != old:
+            raise ConfigError(f"dilations must begin with {list(old)}, those of the weights, and not be {list(new)}")
+        if name != "dilations" and new < old:
+            raise ConfigError(f"{name} must be at least {old}, that of the weights, and not {new}")
+    grown = dict(weights)
+    for name, initial in generator.state_dict().items():
+        if name not in weights:
+            continue
+        value, old = initial.clone(), weights[name].to(initial)
+        layer, _, kind = name.rpartition(".")
+        if name in _PLACES:
+            value[:, _kept(_PLACES[name], small, large, value.shape[1])] = old
+        elif not layer:  # what does not grow
+            value = old
+        else:
+            inputs, outputs = _LAYERS["stack" if layer.startswith("stack.") else layer]
+            rows = _kept(outputs, small, large, value.shape[0])
+            if kind == "weight":
+                columns = _kept(inputs, small, large, value.shape[1])
+                old = torch.zeros_like(value[rows]).index_copy(1, columns, old)
+            value[rows] = old
+        grown[name] = value
+    for index in range(len(small.dilations), len(large.dilations)):
+        for kind in ("weight", "bias"):
+            name = f"stack.{index}.layer.conv.{kind}"
+            grown[name] = generator.state_dict()[name].clone()
+            grown[name][: large.stack_maps] = 0  # values; the gates stay as they are drawn
+    return grown
+
+
+def _kept(axis: _Axis, small: GeneratorConfig, large: GeneratorConfig, size: int) -> Tensor:
+    """Where along an axis of the large generator the small one's values lie; all of it if it does not grow."""
+    if not axis:
+        return torch.arange(size)
+    kept, start = [], 0
+    for name, each in axis:
+        kept.append(start + torch.arange(getattr(small, name) * each))
+        start += getattr(large, name) * each
+    return torch.cat(kept)
