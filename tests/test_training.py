@@ -107,6 +107,9 @@ def test_signal_saves_a_resumable_run(pairs_dir, small_config, tmp_path, number)
     resumed = Trainer(small_config)
     resumed.resume(tmp_path / "state.safetensors")
     assert resumed.step_number == 2
+    wider = Trainer(replace(small_config, generator=replace(small_config.generator, stack_maps=8)))
+    with pytest.raises(ModelError, match="is no run of the config's networks: size mismatch"):
+        wider.resume(tmp_path / "state.safetensors")
 
 
 def test_divergence_stops_with_a_line(pairs_dir, small_config):
@@ -192,6 +195,29 @@ def test_larger_generator_begins_with_the_same_function(small_config, tmp_path, 
     larger.step(audio, audio, torch.full((4,), 22050.0))
     for name, parameter in larger.generator.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().amax() > 0, name
+
+
+def test_aggregation_filters_of_a_lower_rank_are_the_nearest(small_config, tmp_path):
+    path = tmp_path / "first.safetensors"
+    first = Trainer(small_config)
+    with torch.no_grad():  # filters that are sums of five
+        for layer in (first.average.aggregate, first.average.spread):
+            left, values, right = torch.linalg.svd(layer.dense.weight, full_matrices=False)
+            layer.dense.weight.copy_(left[:, :5] * values[:5] @ right[:5])
+    first.save_generator(path, {})
+    frames = torch.randn(1, 2, 60, 1025, generator=torch.Generator().manual_seed(0))
+    z = torch.ones(1, small_config.generator.noise_size)
+    errors = []
+    for rank, sizes in ((5, {}), (5, {"stack_maps": 9}), (2, {})):
+        config = replace(small_config, generator=replace(small_config.generator, aggregation_rank=rank, **sizes))
+        lower = Trainer(config)
+        assert lower.start_from(path) == []
+        with torch.no_grad():
+            errors.append(float((lower.average(frames, z)[0] - first.average(frames, z)[0]).abs().amax()))
+    assert errors[0] < 1e-4 and errors[1] < 1e-4 and errors[2] > 1e-3
+    lower.save_generator(path, {})
+    with pytest.raises(ConfigError, match="aggregation_rank must be 2"):
+        Trainer(small_config).start_from(path)
 
 
 def test_only_parts_that_the_schedule_names_learn(small_config):

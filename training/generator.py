@@ -48,6 +48,7 @@ class GeneratorConfig:
     front_maps: int = 32
     band_maps: int = 64
     aggregation_maps: int = 32
+    aggregation_rank: int = 0  # of the aggregation filters; 0: as many as there are filters
     stack_maps: int = 48
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
     copy_up_bins: tuple[int, ...] = (256, 512, 768, 64, 128)
@@ -78,12 +79,12 @@ class Generator(nn.Module):
         self.front = TimeConv(3, c.front_maps, (3, 16), stride=8, padding=4)
         self.front_bias = nn.Parameter(torch.zeros(1, c.front_maps, 1, 128))
         self.bands = TimeConv(c.front_maps, c.band_maps, (1, 8), stride=4, padding=2)
-        self.aggregate = FrequencyAggregation(c.band_maps, 32, c.aggregation_maps, 32)
+        self.aggregate = FrequencyAggregation(c.band_maps, 32, c.aggregation_maps, 32, c.aggregation_rank)
         self.merge = TimeConv(c.band_maps + c.aggregation_maps, c.stack_maps, (1, 1))
         self.noise = nn.Linear(c.noise_size, c.stack_maps * 32, bias=False) if c.noise_size else None
         self.place = nn.Parameter(torch.zeros(1, c.stack_maps, 1, 32))
         self.stack = nn.ModuleList(GatedConv(c.stack_maps, (3, 3), dilation) for dilation in c.dilations)
-        self.spread = FrequencyAggregation(c.stack_maps, 32, c.aggregation_maps, 32)
+        self.spread = FrequencyAggregation(c.stack_maps, 32, c.aggregation_maps, 32, c.aggregation_rank)
         self.rise = TimeConv(c.stack_maps + c.aggregation_maps, 4 * c.front_maps, (1, 3))
         self.refine = GatedConv(c.front_maps, (1, 3))
         self.output_maps = 3 + len(c.copy_up_bins)

@@ -2,9 +2,11 @@
 
 New maps are drawn at random and nothing that was there before listens to them at first; new layers of the stack add
 nothing to what passes through them. Both begin to matter as training gives them weights (function-preserving
-growth, after Net2Net, Chen et al. 2016).
+growth, after Net2Net, Chen et al. 2016). Aggregation filters of a lower rank are the nearest there are (singular value
+decomposition).
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -21,10 +23,12 @@ _FRONT, _STACK = (("front_maps", 1),), (("stack_maps", 1),)
 _LAYERS: dict[str, tuple[_Axis, _Axis]] = {
     "front.conv": ((), _FRONT),
     "bands.conv": (_FRONT, (("band_maps", 1),)),
+    "aggregate.narrow": ((("band_maps", _BANDS),), (("aggregation_rank", 1),)),
     "aggregate.dense": ((("band_maps", _BANDS),), (("aggregation_maps", _BANDS),)),
     "merge.conv": ((("band_maps", 1), ("aggregation_maps", 1)), _STACK),
     "noise": ((), (("stack_maps", _BANDS),)),
     "stack": (_STACK, (*_STACK, *_STACK)),
+    "spread.narrow": ((("stack_maps", _BANDS),), (("aggregation_rank", 1),)),
     "spread.dense": ((("stack_maps", _BANDS),), (("aggregation_maps", _BANDS),)),
     "rise.conv": ((("stack_maps", 1), ("aggregation_maps", 1)), (("front_maps", 4),)),
     "refine.layer.conv": (_FRONT, (*_FRONT, *_FRONT)),
@@ -39,6 +43,8 @@ _PLACES = {"front_bias": _FRONT, "place": _STACK}  # (1, maps, 1, bins)
 
 def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generator) -> dict[str, Tensor]:
     """Weights for the larger `generator` with which it computes what `weights` of a `small` one do.
+
+    Aggregation filters of full rank may become those of a lower one; the function is then only nearly the same.
 
     What is new keeps the generator's own initial values where these do not reach what was there before. Parameters
     that `weights` lack are left out, those that the generator lacks stay.
@@ -55,6 +61,12 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
             raise ConfigError(f"dilations must begin with {list(old)}, those of the weights, and not be {list(new)}")
         if name != "dilations" and new < old:
             raise ConfigError(f"{name} must be at least {old}, that of the weights, and not {new}")
+    rank = large.aggregation_rank
+    if rank != small.aggregation_rank:
+        if small.aggregation_rank:
+            raise ConfigError(f"aggregation_rank must be {small.aggregation_rank}, that of the weights, and not {rank}")
+        full = Generator(dataclasses.replace(large, aggregation_rank=0))
+        return _lower_rank(grow(weights, small, full), rank)
     grown = dict(weights)
     for name, initial in generator.state_dict().items():
         if name not in weights:
@@ -67,6 +79,8 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
             value = old
         else:
             inputs, outputs = _LAYERS["stack" if layer.startswith("stack.") else layer]
+            if layer.endswith("dense") and rank:
+                inputs = (("aggregation_rank", 1),)
             rows = _kept(outputs, small, large, value.shape[0])
             if kind == "weight":
                 columns = _kept(inputs, small, large, value.shape[1])
@@ -79,6 +93,17 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
             grown[name] = generator.state_dict()[name].clone()
             grown[name][: large.stack_maps] = 0  # values; the gates stay as they are drawn
     return grown
+
+
+def _lower_rank(weights: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """The aggregation filters that come nearest, in squares, with a lower rank."""
+    lower = dict(weights)
+    for name in ("aggregate", "spread"):
+        left, values, right = torch.linalg.svd(weights[f"{name}.dense.weight"].float(), full_matrices=False)
+        roots = values[:rank].sqrt()
+        lower[f"{name}.dense.weight"] = left[:, :rank] * roots
+        lower[f"{name}.narrow.weight"] = roots[:, None] * right[:rank]
+    return lower
 
 
 def _kept(axis: _Axis, small: GeneratorConfig, large: GeneratorConfig, size: int) -> Tensor:

@@ -79,18 +79,25 @@ class GatedConv(nn.Module):
 class FrequencyAggregation(nn.Module):
     """Frequency aggregation filters (paper 3.1.3): each filter spans all maps and bins of one frame.
 
+    With a `rank` all filters are sums of so many, which are computed first: a fraction of the weights.
+
     Shape: (B, in_maps, T, in_bins) -> (B, out_maps, T, out_bins); out_maps x out_bins filters.
     """
 
-    def __init__(self, in_maps: int, in_bins: int, out_maps: int, out_bins: int):
+    def __init__(self, in_maps: int, in_bins: int, out_maps: int, out_bins: int, rank: int = 0):
         super().__init__()
         self.out_maps, self.out_bins = out_maps, out_bins
-        self.dense = nn.Linear(in_maps * in_bins, out_maps * out_bins)
+        self.narrow = nn.Linear(in_maps * in_bins, rank, bias=False) if rank else None
+        self.dense = nn.Linear(rank or in_maps * in_bins, out_maps * out_bins)
         he_initialise(self.dense)
+        if self.narrow is not None:
+            nn.init.kaiming_normal_(self.narrow.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.dense(x.permute(0, 2, 1, 3).flatten(2))
-        x = functional.leaky_relu(x, SLOPE)
+        x = x.permute(0, 2, 1, 3).flatten(2)
+        if self.narrow is not None:
+            x = self.narrow(x)
+        x = functional.leaky_relu(self.dense(x), SLOPE)
         return x.unflatten(2, (self.out_maps, self.out_bins)).permute(0, 2, 1, 3)
 
 

@@ -281,10 +281,20 @@ class Trainer:
         return list(new)
 
     def resume(self, path: Path) -> None:
+        """Go on where `save` was; the config may have changed since, but for the networks.
+
+        Raises
+        ------
+        ModelError
+            It is no checkpoint of a run, or one of other networks than the config's.
+        """
         tensors, _, extra = checkpoint.load(path)
-        self.generator.load_state_dict(checkpoint.unprefixed("generator", tensors))
-        self.average.load_state_dict(checkpoint.unprefixed("average", tensors))
-        self.critic.load_state_dict(checkpoint.unprefixed("critic", tensors))
+        try:
+            for name in ("generator", "average", "critic"):
+                getattr(self, name).load_state_dict(checkpoint.unprefixed(name, tensors))
+        except RuntimeError as error:
+            detail = str(error).splitlines()[-1].strip()
+            raise ModelError(f"'{path}' is no run of the config's networks: {detail}") from None
         checkpoint.restore_optimiser(self.generator, self.optimiser, checkpoint.unprefixed("optimiser", tensors))
         checkpoint.restore_optimiser(
             self.critic, self.critic_optimiser, checkpoint.unprefixed("critic_optimiser", tensors)
