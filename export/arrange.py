@@ -7,7 +7,11 @@ input maps. As taps in time the hints would be multiplied by zeros for all frame
 convolutions everything would be stored three times.
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +25,30 @@ from restorer.training.generator import (
     bound,
 )
 from restorer.training.layers import SLOPE, remember, subpixel
+
+
+def balance(generator: Generator, excerpts: Iterable[NDArray[np.float32]]) -> None:
+    """Scale what lies between the two products of aggregation filters, whose function stays the same.
+
+    Both sides share what 8 bits round: each sum is divided by the root of its size on `excerpts`, coded music as frames
+    (1, 2, T, 1025), and the weights behind it multiplied (after SmoothQuant, Xiao et al. 2023).
+    """
+    layers = [layer for layer in (generator.aggregate, generator.spread) if layer.narrow is not None]
+    powers: dict[nn.Module, Tensor] = {layer.narrow: torch.tensor(1e-9) for layer in layers}
+
+    def listen(narrow: nn.Module, _: object, sums: Tensor) -> None:
+        powers[narrow] = powers[narrow] + sums.square().sum(dim=(0, 1))
+
+    hooks = [layer.narrow.register_forward_hook(listen) for layer in layers]
+    with torch.no_grad():
+        for frames in excerpts if layers else ():
+            generator(torch.from_numpy(frames), torch.zeros(1, generator.config.noise_size))
+        for layer in layers:
+            scale = (powers[layer.narrow] / powers[layer.narrow].amax()).pow(0.25)
+            layer.narrow.weight /= scale[:, None]
+            layer.dense.weight *= scale
+    for hook in hooks:
+        hook.remove()
 
 
 class ArrangedGenerator(Generator):

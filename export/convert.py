@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from restorer.errors import ConfigError, ModelError
-from restorer.export.arrange import ArrangedGenerator
+from restorer.export.arrange import ArrangedGenerator, balance
 from restorer.export.brightness import synthesised_excerpts
 from restorer.export.integers import large_layers, measure_ranges, quantise
 from restorer.export.optimise import simplify
@@ -237,6 +237,8 @@ def export_checkpoint(
     generator, config, extra = checkpoint.load_generator(source)
     if deterministic:
         generator, config = without_noise(generator, config)
+    if weights == "int8" and isinstance(generator, Generator):
+        balance(generator, _coded_music())
     model = build_graph(generator)
     description = describe(
         generator,

@@ -7,12 +7,13 @@ pytest.importorskip("onnxscript")
 
 from test_generator import shaken, stream
 
-from restorer.export.arrange import ArrangedGenerator, PairedFineStage
+from restorer.export.arrange import ArrangedGenerator, PairedFineStage, balance
 from restorer.training.generator import Generator, GeneratorConfig
 
 
-def make(fine_maps: int, lookahead: int = 2) -> Generator:
+def make(fine_maps: int, lookahead: int = 2, rank: int = 0) -> Generator:
     sizes = {"noise_size": 3, "lookahead_frames": lookahead, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
+    sizes["aggregation_rank"] = rank
     return shaken(Generator(GeneratorConfig(**sizes, fine_maps=fine_maps)))
 
 
@@ -33,6 +34,27 @@ def test_arranged_generator_is_the_same_function(fine_maps):
     for got in (arranged(frames, z)[0], pieces[:, :, generator.context_frames :]):
         assert ((got - whole).abs() < 1e-4 * sizes).all()
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+@torch.no_grad()
+def test_balance_brings_sums_closer_and_keeps_the_function():
+    generator = make(0, rank=6)
+    generator.aggregate.narrow.weight[2] *= 100
+    frames = torch.randn(1, 2, 30, 1025, generator=torch.Generator().manual_seed(2)) * 4
+    z = torch.ones(1, 3)
+
+    def sizes() -> torch.Tensor:
+        sums = []
+        hook = generator.aggregate.narrow.register_forward_hook(lambda *given: sums.append(given[2]))
+        generator(frames, z)
+        hook.remove()
+        return sums[0].square().mean(dim=(0, 1)).sqrt()
+
+    (expected,), before = generator(frames, z), sizes()
+    balance(generator, [frames.numpy()])
+    assert ((generator(frames, z)[0] - expected).abs() < 1e-4 * expected.abs().amax()).all()
+    torch.testing.assert_close(sizes() / sizes().amax(), (before / before.amax()).sqrt(), atol=1e-3, rtol=1e-3)
+    assert not (generator.aggregate.narrow._forward_hooks or generator.spread.narrow._forward_hooks)
 
 
 @torch.no_grad()
