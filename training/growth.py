@@ -71,8 +71,10 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
     for name, initial in generator.state_dict().items():
         if name not in weights:
             continue
-        value, old = initial.clone(), weights[name].to(initial)
         layer, _, kind = name.rpartition(".")
+        # New maps learn to hear noise: drawn at random, it would change takes in ways that nobody asked for.
+        value = torch.zeros_like(initial) if layer == "noise" else initial.clone()
+        old = weights[name].to(initial)
         if name in _PLACES:
             value[:, _kept(_PLACES[name], small, large, value.shape[1])] = old
         elif not layer:  # what does not grow
