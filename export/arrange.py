@@ -24,14 +24,18 @@ from restorer.training.generator import (
     Generator,
     bound,
 )
+from restorer.training.growth import lower_rank
 from restorer.training.layers import SLOPE, remember, subpixel
+
+BALANCE = 0.3  # the power: the least difference between 8 bits and floats of 0.2 to 1
 
 
 def balance(generator: Generator, excerpts: Iterable[NDArray[np.float32]]) -> None:
-    """Scale what lies between the two products of aggregation filters, whose function stays the same.
+    """Rearrange what lies between the two products of aggregation filters, whose function stays the same, for 8 bits.
 
-    Both sides share what 8 bits round: each sum is divided by the root of its size on `excerpts`, coded music as frames
-    (1, 2, T, 1025), and the weights behind it multiplied (after SmoothQuant, Xiao et al. 2023).
+    The sums become those of the singular value decomposition, which depend least on each other. Each is divided by a
+    power of its size on `excerpts`, coded music as frames (1, 2, T, 1025), and the weights behind it multiplied, so
+    that weights and sums share what is rounded (after SmoothQuant, Xiao et al. 2023).
     """
     layers = [layer for layer in (generator.aggregate, generator.spread) if layer.narrow is not None]
     powers: dict[nn.Module, Tensor] = {layer.narrow: torch.tensor(1e-9) for layer in layers}
@@ -41,10 +45,14 @@ def balance(generator: Generator, excerpts: Iterable[NDArray[np.float32]]) -> No
 
     hooks = [layer.narrow.register_forward_hook(listen) for layer in layers]
     with torch.no_grad():
+        for layer in layers:
+            narrow, dense = lower_rank(layer.dense.weight @ layer.narrow.weight, len(layer.narrow.weight))
+            layer.narrow.weight.copy_(narrow)
+            layer.dense.weight.copy_(dense)
         for frames in excerpts if layers else ():
             generator(torch.from_numpy(frames), torch.zeros(1, generator.config.noise_size))
         for layer in layers:
-            scale = (powers[layer.narrow] / powers[layer.narrow].amax()).pow(0.25)
+            scale = (powers[layer.narrow] / powers[layer.narrow].amax()).sqrt().pow(BALANCE)
             layer.narrow.weight /= scale[:, None]
             layer.dense.weight *= scale
     for hook in hooks:

@@ -1,6 +1,6 @@
 """The generator `compact`: signed-square-root STFT frames of an MP3 in, of the restored music out.
 
-One frame travels like this (bins x maps)::
+One frame travels like this (bins x maps, in the sizes of `GeneratorConfig`; those of `compact` are in its config)::
 
     frames 1024 x 3 -- strided conv --> 128 x 32 -- strided conv --> 32 x 64 -+-- aggregation filters --> 32 x 32
                             |                                               |                              |

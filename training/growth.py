@@ -66,7 +66,7 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
         if small.aggregation_rank:
             raise ConfigError(f"aggregation_rank must be {small.aggregation_rank}, that of the weights, and not {rank}")
         full = Generator(dataclasses.replace(large, aggregation_rank=0))
-        return _lower_rank(grow(weights, small, full), rank)
+        return _lower_ranks(grow(weights, small, full), rank)
     grown = dict(weights)
     for name, initial in generator.state_dict().items():
         if name not in weights:
@@ -97,14 +97,18 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
     return grown
 
 
-def _lower_rank(weights: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """The aggregation filters that come nearest, in squares, with a lower rank."""
+def lower_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The two matrices, inner first, whose product comes nearest to a weight in squares: (rank, in), (out, rank)."""
+    left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)
+    roots = values[:rank].sqrt()
+    return roots[:, None] * right[:rank], left[:, :rank] * roots
+
+
+def _lower_ranks(weights: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
     lower = dict(weights)
     for name in ("aggregate", "spread"):
-        left, values, right = torch.linalg.svd(weights[f"{name}.dense.weight"].float(), full_matrices=False)
-        roots = values[:rank].sqrt()
-        lower[f"{name}.dense.weight"] = left[:, :rank] * roots
-        lower[f"{name}.narrow.weight"] = roots[:, None] * right[:rank]
+        narrow, dense = lower_rank(weights[f"{name}.dense.weight"], rank)
+        lower[f"{name}.narrow.weight"], lower[f"{name}.dense.weight"] = narrow, dense
     return lower
 
 
