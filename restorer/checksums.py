@@ -69,4 +69,6 @@ def _sum(file: Path) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit("usage: python -m restorer.checksums FOLDER, a folder of ONNX models")
     print(write_sums(Path(sys.argv[1])))

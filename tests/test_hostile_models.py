@@ -367,6 +367,8 @@ def test_checksums(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"one")
     with pytest.raises(ModelError, match=r"SHA256SUMS does not exist; .*make it: python -m restorer.checksums"):
         checksums.check_sums(tmp_path)
+    wrong = subprocess.run([sys.executable, "-m", "restorer.checksums"], capture_output=True, text=True)
+    assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1 and "FOLDER" in wrong.stderr
     done = subprocess.run([sys.executable, "-m", "restorer.checksums", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0 and "SHA256SUMS" in done.stdout
     checksums.check_sums(tmp_path)
