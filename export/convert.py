@@ -8,8 +8,8 @@ import itertools
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def export_checkpoint(
     generator, config, extra = checkpoint.load_generator(source)
     if deterministic:
         generator, config = without_noise(generator, config)
-    if weights == "int8" and isinstance(generator, Generator):
+    if weights == "int8" and isinstance(generator, Generator) and generator.config.aggregation_rank:
         balance(generator, _coded_music())
     model = build_graph(generator)
     description = describe(
@@ -260,11 +260,11 @@ def export_checkpoint(
     }
 
 
-def _coded_music() -> Iterator[NDArray[np.float32]]:
-    """Frames of music made by code at every bitrate, each (1, 2, frames, bins)."""
-    samples = round(_MEASURED_SECONDS * SAMPLE_RATE)
-    for excerpt in itertools.islice(synthesised_excerpts(samples, _SEED), _MEASURED):
-        yield Analysis(1, WINDOW, HOP)(excerpt[None])
+@cache
+def _coded_music() -> tuple[NDArray[np.float32], ...]:
+    """Frames of music made by code at every bitrate, each (1, 2, frames, bins): 40 MB that take seconds to make."""
+    excerpts = itertools.islice(synthesised_excerpts(round(_MEASURED_SECONDS * SAMPLE_RATE), _SEED), _MEASURED)
+    return tuple(Analysis(1, WINDOW, HOP)(excerpt[None]) for excerpt in excerpts)
 
 
 def _write_checked(model: onnx.ModelProto, path: Path, generator: Generator, tolerance: float) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from restorer.errors import ConfigError
 from restorer.training.generator import Generator, GeneratorConfig
 
-GROWING = ("front_maps", "band_maps", "aggregation_maps", "stack_maps", "fine_maps", "hint_maps", "dilations")
+_GROWING = ("front_maps", "band_maps", "aggregation_maps", "stack_maps", "fine_maps", "hint_maps", "dilations")
 _BANDS = 32  # bins of the stack
 # What the inputs and the outputs of each parameter are, in their order: (size in the config, values for each of it).
 _Axis = Sequence[tuple[str, int]]
@@ -52,10 +52,11 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
     Raises
     ------
     ConfigError
-        The generator is smaller somewhere, or its stack does not begin with the small one's.
+        The generator is smaller somewhere, its stack does not begin with the small one's, or the weights have
+        aggregation filters of another lower rank.
     """
     large = generator.config
-    for name in GROWING:
+    for name in _GROWING:
         old, new = getattr(small, name), getattr(large, name)
         if name == "dilations" and new[: len(old)] != old:
             raise ConfigError(f"dilations must begin with {list(old)}, those of the weights, and not be {list(new)}")
