@@ -97,11 +97,13 @@ class BoundRun:
         DeviceError
             There is not enough memory, or the GPU failed.
         """
-        if frames.shape != self._frames.shape:
-            self._resize(frames.shape)
-        np.copyto(self._frames, frames)  # binding the array itself, call by call, costs more
         binding = self._bindings[self._turn]
         try:
+            if frames.shape != self._frames.shape:
+                self._resize(frames.shape)
+            np.copyto(self._frames, frames)  # binding the array itself, call by call, costs more
+            if self._device != "cpu":  # an input is copied to the device when it is bound, and not at each call
+                self._shared[0].update_inplace(self._frames)
             self._session.run_with_iobinding(binding)
             if self._device != "cpu":
                 binding.synchronize_outputs()
@@ -123,7 +125,7 @@ class BoundRun:
     def _resize(self, shape: tuple[int, ...]) -> None:
         """Make room for calls of another number of frames."""
         self._frames, self._restored = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        self._shared = [self._value.ortvalue_from_numpy(array, "cpu", 0) for array in (self._frames, self._restored)]
+        self._shared = [self._placed(self._frames), self._value.ortvalue_from_numpy(self._restored, "cpu", 0)]
         for binding in self._bindings:
             binding.bind_ortvalue_input("frames", self._shared[0])
             binding.bind_ortvalue_output("restored", self._shared[1])

@@ -59,18 +59,12 @@ def open_session(data: bytes, source: str, device: str, threads: int) -> Any:
         `device` is "cuda", which does not work here; the message says why.
     """
     onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _FATAL_ONLY
-    # Denormals stay as they are: that option would change the floating-point mode of the calling thread,
-    # and `Analysis` takes input so small that it would make them for silence.
-    # Idle threads sleep: a plug-in shares its cores with the rest of a host.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
     if device != "cpu":
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            options = _options(onnxruntime, threads)
+            # The GPU has no kernels that join 8-bit layers with the nodes around them; kept as they are, their
+            # weights would be turned into floats again at each call, and their biases on the CPU.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
             session, reason = _open_cuda(onnxruntime, data, options)
             level = logging.WARNING
         else:
@@ -84,9 +78,22 @@ def open_session(data: bytes, source: str, device: str, threads: int) -> Any:
             )
         _log.log(level, "CUDA does not work here (%s): running on the CPU", reason)
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, _options(onnxruntime, threads), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(f"{source}: is no readable ONNX model: {one_line(error)}") from error
+
+
+def _options(onnxruntime: types.ModuleType, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _FATAL_ONLY
+    # Denormals stay as they are: that option would change the floating-point mode of the calling thread,
+    # and `Analysis` takes input so small that it would make them for silence.
+    # Idle threads sleep: a plug-in shares its cores with the rest of a host.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def _open_cuda(onnxruntime: types.ModuleType, data: bytes, options: Any) -> tuple[Any | None, str]:
