@@ -54,6 +54,9 @@ COMMANDS = {
     "mix": Entry(
         "restorer.training.mix_command", "mix_command", "Make more training songs out of those that are there.", "train"
     ),
+    "pool": Entry(
+        "restorer.training.pool_command", "pool_command", "Keep making training pairs while training goes on.", "train"
+    ),
     "train": Entry("restorer.training.train_command", "train_command", "Train a model.", "train"),
     "evaluate": Entry("restorer.training.evaluate_command", "evaluate", "Measure a model on held-out pairs.", "train"),
     "listening-test": Entry(

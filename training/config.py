@@ -23,6 +23,7 @@ class ScheduleConfig:
     """What is trained for how long."""
 
     steps: int = 9000
+    minutes: float = 0.0  # of training after which a run ends whatever its steps, the rate falling by time; 0: no limit
     adversarial_from: int = 7000  # step at which the critic joins; >= steps: never
     critic_warmup: int = 200  # steps that the critic trains alone before the generator listens
     batch: int = 4
@@ -53,7 +54,7 @@ class DataConfig:
     codings: tuple[str, ...] = ()  # empty: all in the pairs folder; named twice: drawn twice as often
     coded_rate_hz: int | None = None  # what the pairs' MP3s must be coded at; None: not checked
     valid_codings: tuple[str, ...] = ("16m", "32m", "64m")
-    valid_every: int = 1000
+    valid_every: int = 1000  # steps; at the last step in any case
     valid_songs: int = 15
     checkpoint_minutes: float = 4.0
 

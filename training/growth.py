@@ -52,8 +52,7 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
     Raises
     ------
     ConfigError
-        The generator is smaller somewhere, its stack does not begin with the small one's, or the weights have
-        aggregation filters of another lower rank.
+        The generator is smaller somewhere, or its stack does not begin with the small one's.
     """
     large = generator.config
     for name in _GROWING:
@@ -63,13 +62,15 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
         if name != "dilations" and new < old:
             raise ConfigError(f"{name} must be at least {old}, that of the weights, and not {new}")
     rank = large.aggregation_rank
-    if rank != small.aggregation_rank:
-        if small.aggregation_rank:
-            raise ConfigError(f"aggregation_rank must be {small.aggregation_rank}, that of the weights, and not {rank}")
+    if rank < small.aggregation_rank:
+        raise ConfigError(
+            f"aggregation_rank must be at least {small.aggregation_rank}, that of the weights, and not {rank}"
+        )
+    if rank and not small.aggregation_rank:
         full = Generator(dataclasses.replace(large, aggregation_rank=0))
         return _lower_ranks(grow(weights, small, full), rank)
     grown = dict(weights)
-    for name, initial in generator.state_dict().items():
+    for name, initial in _state(generator).items():
         if name not in weights:
             continue
         layer, _, kind = name.rpartition(".")
@@ -93,9 +94,13 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
     for index in range(len(small.dilations), len(large.dilations)):
         for kind in ("weight", "bias"):
             name = f"stack.{index}.layer.conv.{kind}"
-            grown[name] = generator.state_dict()[name].clone()
+            grown[name] = _state(generator)[name].clone()
             grown[name][: large.stack_maps] = 0  # values; the gates stay as they are drawn
     return grown
+
+
+def _state(generator: Generator) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in generator.state_dict().items()}
 
 
 def lower_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from restorer.errors import RestorerError
 from restorer.training.config import Config
 from restorer.training.distributed import World
 from restorer.training.pairs import Pairs
+from restorer.training.pool import Pool
 from restorer.training.signal import HOP, WINDOW
 
 AHEAD = 4  # batches that every worker prepares ahead
@@ -21,9 +22,9 @@ FAREWELL_SECONDS = 60  # how long a worker goes on after SIGTERM, so that the tr
 
 
 class Excerpts(Dataset):
-    """Excerpt `index` of an endless, repeatable sequence: (original, coded, bandwidth_hz)."""
+    """Excerpt `index` of an endless sequence, (original, coded, bandwidth_hz); repeatable unless it is a pool's."""
 
-    def __init__(self, pairs: Pairs, config: Config, first: int):
+    def __init__(self, pairs: Pairs | Pool, config: Config, first: int):
         self.pairs, self.config, self.first = pairs, config, first
         self.samples = WINDOW + (config.schedule.frames - 1) * HOP
 

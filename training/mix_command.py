@@ -48,16 +48,10 @@ def mix_command(
     voices and one-shots mixed in. MIXES_DIR gets FLAC files and a MANIFEST.csv that puts all of them into the
     train split and names what is in each: `restorer prepare MIXES_DIR PAIRS_DIR` adds them to the pairs.
     """
-    manifest = music_dir / "MANIFEST.csv"
-    if not manifest.is_file():
-        raise ConfigError(f"'{manifest}' must say which songs are for training; see restorer prepare --manifest")
-    if all(row["split"] != "train" for row in read_manifest(manifest).values()):
-        raise ConfigError(f"manifest '{manifest}' has no song of split 'train' to mix from")
-    known = {task.source: task.row for task in plan(music_dir, None, manifest, ()) if task.row["split"] == "train"}
+    known = _training_songs(music_dir)
     if (mixes_dir / "MANIFEST.csv").exists():
         raise ConfigError(f"'{mixes_dir}' holds mixes already; choose another folder")
-    songs = [Source(path, float(row.get("bandwidth_hz") or SAMPLE_RATE / 2)) for path, row in known.items()]
-    mixer = Mixer(songs, _sounds(voices), _sounds(oneshots), seconds, seed)
+    mixer = Mixer(_sources(known), sounds_below(voices), sounds_below(oneshots), seconds, seed)
     mixes_dir.mkdir(parents=True, exist_ok=True)
     made = []
     with click.progressbar(range(count), label="Mixes", show_pos=True) as bar:
@@ -73,7 +67,32 @@ def mix_command(
         csv.writer(file).writerows([COLUMNS, *made])
 
 
-def _sounds(folder: Path | None) -> list[Path]:
+def music_sources(music_dir: Path) -> list[Source]:
+    """The songs of the train split of MUSIC_DIR/MANIFEST.csv.
+
+    Raises
+    ------
+    ConfigError
+        There is no manifest, it has no such songs, or some are missing.
+    """
+    return _sources(_training_songs(music_dir))
+
+
+def _training_songs(music_dir: Path) -> dict[Path, dict[str, str]]:
+    manifest = music_dir / "MANIFEST.csv"
+    if not manifest.is_file():
+        raise ConfigError(f"'{manifest}' must say which songs are for training; see restorer prepare --manifest")
+    if all(row["split"] != "train" for row in read_manifest(manifest).values()):
+        raise ConfigError(f"manifest '{manifest}' has no song of split 'train' to mix from")
+    return {task.source: task.row for task in plan(music_dir, None, manifest, ()) if task.row["split"] == "train"}
+
+
+def _sources(songs: dict[Path, dict[str, str]]) -> list[Source]:
+    return [Source(path, float(row.get("bandwidth_hz") or SAMPLE_RATE / 2)) for path, row in songs.items()]
+
+
+def sounds_below(folder: Path | None) -> list[Path]:
+    """All recordings below a folder; none for None."""
     if folder is None:
         return []
     found = find_recordings(folder)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from restorer.audio_in import read_audio
 from restorer.training.mp3 import SAMPLE_RATE
+from restorer.training.prepare_command import song_id
+from restorer.whole_file import whole_file
 
 Float32 = NDArray[np.float32]
 
@@ -63,6 +65,32 @@ def widen(audio: Float32, side: float) -> Float32:
     return np.stack([middle + difference, middle - difference]).astype(np.float32)
 
 
+class Sounds:
+    """Recordings at 44.1 kHz; with a folder they are decoded once, for all processes that use it, to 16 bits."""
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self, path: Path) -> NDArray[np.generic]:
+        """(channels, samples), float32, or int16 in a file mapped into memory; `as_float` makes either the former."""
+        if self.folder is None:
+            return read_audio(path, SAMPLE_RATE)[0]
+        decoded = self.folder / f"{song_id(str(path.resolve()))}.npy"
+        if not decoded.exists():
+            audio, _ = read_audio(path, SAMPLE_RATE)
+            audio = audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
+            with whole_file(decoded) as partial, partial.open("wb") as file:
+                np.save(file, np.rint(audio * 32767).astype(np.int16))
+        return np.load(decoded, mmap_mode="r")
+
+
+def as_float(audio: NDArray[np.generic]) -> Float32:
+    """Samples in [-1, 1] from float32 or int16."""
+    return audio / np.float32(32767) if audio.dtype == np.int16 else audio.astype(np.float32, copy=False)
+
+
 class Mixer:
     """Draws and makes mixes: the same files, seed and index give the same audio.
 
@@ -71,10 +99,20 @@ class Mixer:
     songs : training songs, drawn evenly.
     voices, oneshots : short recordings; either list may be empty.
     seconds : length of each mix.
+    sounds : where recordings are read.
     """
 
-    def __init__(self, songs: list[Source], voices: list[Path], oneshots: list[Path], seconds: float, seed: int = 0):
+    def __init__(
+        self,
+        songs: list[Source],
+        voices: list[Path],
+        oneshots: list[Path],
+        seconds: float,
+        seed: int = 0,
+        sounds: Sounds | None = None,
+    ):
         self.songs, self.voices, self.oneshots = songs, voices, oneshots
+        self.sounds = sounds or Sounds()
         self.samples, self.seed = int(seconds * SAMPLE_RATE), seed
 
     def mix(self, index: int) -> tuple[Float32, float, list[Path]]:
@@ -105,16 +143,26 @@ class Mixer:
         return audio * np.float32(10 ** (rng.uniform(-3, 0) / 20) / peak), bandwidth, used
 
     def _base(self, song: Source, rng: np.random.Generator) -> tuple[Float32, float]:
-        audio, _ = read_audio(song.path, SAMPLE_RATE)
-        if len(audio) != 2:
-            audio = np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0)
         ratio = 1 + rng.uniform(-SPEED_RANGE, SPEED_RANGE)
-        wanted = int(self.samples * ratio) + SAMPLE_RATE
-        start = int(rng.integers(max(1, audio.shape[1] - wanted)))
-        audio = shift_speed(audio[:, start : start + wanted], ratio)[:, : self.samples]
-        audio = np.pad(audio, ((0, 0), (0, self.samples - audio.shape[1])))
+        audio = self._stretch(song, int(self.samples * ratio) + SAMPLE_RATE, rng)
+        audio = self._fit(shift_speed(audio, ratio))
         audio = equalise(audio, rng.uniform(-EQ_DB, EQ_DB, 5))
         return widen(audio, rng.choice([-1, 1]) * rng.uniform(0.3, 1.5)), min(song.bandwidth_hz * ratio, 22050.0)
+
+    def stretch(self, song: Source, rng: np.random.Generator) -> tuple[Float32, float]:
+        """A stretch of a song as it is, as long as a mix, and its bandwidth in Hz."""
+        return self._fit(self._stretch(song, self.samples, rng)), song.bandwidth_hz
+
+    def _stretch(self, song: Source, wanted: int, rng: np.random.Generator) -> Float32:
+        """Two channels, so many samples or all there are."""
+        audio = self.sounds.read(song.path)
+        start = int(rng.integers(max(1, audio.shape[1] - wanted)))
+        piece = as_float(audio[:, start : start + wanted])
+        return piece if len(piece) == 2 else np.repeat(piece.mean(axis=0, keepdims=True), 2, axis=0)
+
+    def _fit(self, audio: Float32) -> Float32:
+        audio = audio[:, : self.samples]
+        return np.pad(audio, ((0, 0), (0, self.samples - audio.shape[1])))
 
     def _sing(self, audio: Float32, level: float, rng: np.random.Generator) -> list[Path]:
         """Add voices one after another, in rooms that ring equally long."""
@@ -145,7 +193,7 @@ class Mixer:
         return used
 
     def _part(self, path: Path, level: float, kind: str, rng: np.random.Generator) -> Float32:
-        sound, _ = read_audio(path, SAMPLE_RATE)
+        sound = as_float(self.sounds.read(path))
         sound = shift_speed(sound.mean(axis=0, keepdims=True), 1 + rng.uniform(-SPEED_RANGE, SPEED_RANGE))
         own = max(float(np.sqrt((sound**2).mean())), 1e-4)
         return sound * np.float32(level / own * 10 ** (rng.uniform(*LEVELS_DB[kind]) / 20))

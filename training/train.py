@@ -23,17 +23,28 @@ from restorer.training.losses import profile_loss, reconstruction, survived_loss
 from restorer.training.models import build_critic, build_generator
 from restorer.training.pairs import Pairs
 from restorer.training.parts import Part, split_batch
+from restorer.training.pool import Pool
 from restorer.training.signal import HOP, WINDOW, synthesise
 
+LAST = "last.safetensors"  # the averaged weights as they were when a run last saved
 OVERLAPPED = WINDOW // HOP - 1  # frames at either end of an excerpt that others do not fully overlap
 
 
-def learning_rate(step: int, s: ScheduleConfig) -> float:
-    """Warm up, hold, and fall by a cosine over the last 60 % of all steps; lower while the critic is there."""
+def learning_rate(step: int, s: ScheduleConfig, seconds: float = 0.0) -> float:
+    """Warm up, hold, and fall by a cosine over the last 60 % of all steps; lower while the critic is there.
+
+    Where the schedule has a limit of time, `seconds` of training count like steps, whichever of them is further.
+    """
     rate = s.adversarial_learning_rate if step >= s.adversarial_from else s.learning_rate
-    progress = max(0.0, (step / s.steps - 0.4) / 0.6)
-    fall = s.final_learning_rate + (1 - s.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+    falling = max(0.0, (progress(step, s, seconds) - 0.4) / 0.6)
+    fall = s.final_learning_rate + (1 - s.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * falling))
     return rate * min(1.0, (step + 1) / s.warmup_steps) * fall
+
+
+def progress(step: int, s: ScheduleConfig, seconds: float) -> float:
+    """How much of a run is done, 1 at its end."""
+    by_time = seconds / (60 * s.minutes) if s.minutes else 0.0
+    return min(1.0, max(step / s.steps, by_time))
 
 
 class Diverged(RestorerError):
@@ -103,7 +114,12 @@ class Trainer:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.schedule.bf16)
 
-    def excerpts(self, pairs: Pairs) -> Dataset:
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule's last step is done, or its time is up."""
+        return progress(self.step_number, self.config.schedule, self.seconds) >= 1
+
+    def excerpts(self, pairs: Pairs | Pool) -> Dataset:
         """Training excerpts from the next step on, of all processes."""
         return Excerpts(pairs, self.config, self.step_number * self.config.schedule.batch)
 
@@ -111,7 +127,7 @@ class Trainer:
         """Update once on this process's (B, samples) audio; returns the global batch's loss terms, unweighted."""
         s = self.config.schedule
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step_number, s)
+            group["lr"] = learning_rate(self.step_number, s, self.seconds)
         batch = (tensor.to(self.device) for tensor in (original, coded, bandwidth_hz))
         parts = split_batch(*batch, self.config, self.generator.context_frames, self.step_number, self.world)
         if len(parts) == 1:  # its graph serves the critic and the generator
@@ -308,7 +324,7 @@ class Trainer:
 
 def train(
     trainer: Trainer,
-    pairs: Pairs,
+    pairs: Pairs | Pool,
     run: Path,
     validate: Callable[[Trainer], None],
     report: Callable[[int, dict[str, float]], None],
@@ -330,7 +346,7 @@ def train(
 
     def check() -> None:
         if trainer.validated < trainer.step_number and (
-            trainer.step_number % c.data.valid_every == 0 or trainer.step_number == c.schedule.steps
+            trainer.step_number % c.data.valid_every == 0 or trainer.finished
         ):
             trainer.save(state)
             validate(trainer)
@@ -345,13 +361,16 @@ def train(
             trainer.seconds = trained_before + time.monotonic() - started
             if world.first:
                 report(trainer.step_number, losses)
-            if world.any(stop.wanted) and trainer.step_number < c.schedule.steps:
+            if world.any(stop.wanted) and not world.any(trainer.finished):
                 if world.first:
                     trainer.save(state)
                 return False
             if world.first and time.monotonic() - saved > 60 * c.data.checkpoint_minutes:
                 trainer.save(state)
+                trainer.save_generator(run / LAST, {})
                 saved = time.monotonic()
             if world.first:
                 check()
+            if c.schedule.minutes and world.any(trainer.finished):
+                break
     return True

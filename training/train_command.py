@@ -20,8 +20,9 @@ from restorer.training.config import Config
 from restorer.training.distributed import join, joining, launch
 from restorer.training.json_lines import append_lines, load_lines
 from restorer.training.pairs import Pairs
+from restorer.training.pool import Pool
 from restorer.training.run_files import event_log, refusal
-from restorer.training.train import Diverged, Trainer, train
+from restorer.training.train import LAST, Diverged, Trainer, train
 from restorer.training.validation import Validation, preview
 from restorer.training.wgan import build_trainer
 from restorer.whole_file import whole_file
@@ -45,9 +46,14 @@ SHOWN = (
 @click.option(
     "--pairs",
     "pairs_dir",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder made by restorer prepare.",
+    help="Folder made by restorer prepare, to train and validate on.",
+)
+@click.option(
+    "--pool",
+    "pool_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that restorer pool fills, to train on in place of the pairs; without --pairs nothing is validated.",
 )
 @click.option(
     "--out",
@@ -83,7 +89,8 @@ SHOWN = (
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode excerpts, for each training process.")
 def train_command(
     config_path: Path,
-    pairs_dir: Path,
+    pairs_dir: Path | None,
+    pool_dir: Path | None,
     run_dir: Path,
     resume: bool,
     starts: tuple[Path, ...],
@@ -96,8 +103,9 @@ def train_command(
 ) -> None:
     """Train a generator as CONFIG.toml says.
 
-    Writes RUN_DIR/best.safetensors (averaged weights, for restorer export), RUN_DIR/state.safetensors (everything,
-    for --resume), metrics.jsonl, previews/ and TensorBoard logs. Ctrl-C saves and stops.
+    Writes RUN_DIR/best.safetensors and last.safetensors (averaged weights, for restorer export),
+    RUN_DIR/state.safetensors (everything, for --resume), metrics.jsonl, previews/ and TensorBoard logs. Ctrl-C saves
+    and stops.
 
     A batch is shared by all devices, so their number does not change the result. On several machines, which must
     see the same files, run on each:
@@ -120,9 +128,18 @@ def train_command(
         raise ConfigError(f"nothing to resume in '{run_dir}': no state.safetensors there")
     if resume and starts:
         raise ConfigError("--start begins a new run and --resume goes on with an old one; give one of them")
-    training, validating = Pairs(pairs_dir, "train", quick=True), Pairs(pairs_dir, "valid")
-    check_coded_rate(config, training, validating)
-    again = command_line(config_path, pairs_dir, run_dir, devices, threads, changes)
+    if pairs_dir is None and pool_dir is None:
+        raise ConfigError("nothing to train on: give --pairs, --pool, or both")
+    if pool_dir is not None and config.wgan is not None:
+        raise ConfigError("[wgan] trains on every excerpt of the pairs once in an epoch, which a pool does not have")
+    validating = Pairs(pairs_dir, "valid") if pairs_dir is not None else None
+    training: Pairs | Pool
+    if pool_dir is not None:
+        training = Pool.open(pool_dir)
+    elif pairs_dir is not None:
+        training = Pairs(pairs_dir, "train", quick=True)
+    check_coded_rate(config, *(one for one in (training, validating) if isinstance(one, Pairs)))
+    again = command_line(config_path, pairs_dir, pool_dir, run_dir, devices, threads, changes)
     processes = 1 if joining() else devices or default_devices(config)
     if processes > 1:
         check_devices(config, processes)
@@ -171,8 +188,8 @@ def train_command(
                 f"restorer {shlex.join([*again, '--resume'])}"
             )
         if world.first:
-            best = (run_dir / "best.json").read_text()
-            click.echo(f"Trained to step {trainer.step_number} in {time.monotonic() - started:.0f} s; best: {best}")
+            best = f"best: {(run_dir / 'best.json').read_text()}" if validating else f"weights: {run_dir / LAST}"
+            click.echo(f"Trained to step {trainer.step_number} in {time.monotonic() - started:.0f} s; {best}")
 
 
 def default_devices(config: Config) -> int:
@@ -206,10 +223,18 @@ def check_coded_rate(config: Config, *pairs: Pairs) -> None:
 
 
 def command_line(
-    config_path: Path, pairs_dir: Path, run_dir: Path, devices: int | None, threads: int | None, changes: dict[str, Any]
+    config_path: Path,
+    pairs_dir: Path | None,
+    pool_dir: Path | None,
+    run_dir: Path,
+    devices: int | None,
+    threads: int | None,
+    changes: dict[str, Any],
 ) -> list[str]:
     """The arguments after `restorer` that start this run."""
-    words = ["train", str(config_path), "--pairs", str(pairs_dir), "--out", str(run_dir)]
+    words = ["train", str(config_path)]
+    for name, folder in (("--pairs", pairs_dir), ("--pool", pool_dir), ("--out", run_dir)):
+        words += [] if folder is None else [name, str(folder)]
     options = {"devices": devices, "threads": threads, "accumulate": None, "workers": None} | changes
     if "bf16" in options:
         options["precision"] = "bf16" if options.pop("bf16") else "fp32"
@@ -218,7 +243,7 @@ def command_line(
     return words + [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
 
 
-def run(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> bool:
+def run(trainer: Trainer, training: Pairs | Pool, validating: Pairs | None, run_dir: Path) -> bool:
     """Train with progress, validation and logs in the first process; the others only compute.
 
     Returns whether the last step was reached.
@@ -237,10 +262,12 @@ def run(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path) -> 
         return run_first(trainer, training, validating, run_dir, writer)
 
 
-def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Path, writer: SummaryWriter) -> bool:
+def run_first(
+    trainer: Trainer, training: Pairs | Pool, validating: Pairs | None, run_dir: Path, writer: SummaryWriter
+) -> bool:
     """What the first process does."""
     config = trainer.config
-    validation = Validation(validating, config.data.valid_codings, config.data.valid_songs)
+    validation = validating and Validation(validating, config.data.valid_codings, config.data.valid_songs)
     best, metrics = run_dir / "best.json", run_dir / "metrics.jsonl"
     bar = tqdm(total=config.schedule.steps, initial=trainer.step_number, unit="step", smoothing=0.02)
     smooth: dict[str, float] = {}
@@ -255,6 +282,9 @@ def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Pat
                 writer.add_scalar(f"train/{name}", value, step)
 
     def validate(trainer: Trainer) -> None:
+        if validation is None:
+            trainer.save_generator(run_dir / LAST, {})
+            return
         table = validation(trainer.average, config.generator.noise_size)
         score = validation.score(table)
         row = {"step": trainer.step_number, "seconds": round(trainer.seconds), "score": score, **table}
@@ -269,7 +299,7 @@ def run_first(trainer: Trainer, training: Pairs, validating: Pairs, run_dir: Pat
                 f"ODG {values['odg_mp3']:.2f} -> {values['odg_restored']:.2f}, "
                 f"DI {values['di_mp3']:.2f} -> {values['di_restored']:.2f}"
             )
-        trainer.save_generator(run_dir / "last.safetensors", {"validation": table})
+        trainer.save_generator(run_dir / LAST, {"validation": table})
         if not best.exists() or score > json.loads(best.read_text())["score"]:
             trainer.save_generator(run_dir / "best.safetensors", {"validation": table})
             with whole_file(best) as partial:

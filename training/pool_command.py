@@ -1,0 +1,128 @@
+"""`restorer pool`: music becomes training excerpts that never repeat, while training goes on."""
+
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from restorer.errors import ConfigError, RestorerError
+from restorer.training.distributed import Stop
+from restorer.training.mix_command import music_sources, sounds_below
+from restorer.training.mixing import SHORTEST_SECONDS, Mixer, Sounds, Source
+from restorer.training.mp3 import SAMPLE_RATE
+from restorer.training.pool import Pool, PoolShape, code_pairs
+
+CODINGS = "16m 24m 32m 48m 64m 96m 128m 32j 48j 64j 96j 128j"
+CODINGS_EACH = 3  # of every mix
+LOST_AT_MOST = 100  # processes that may die before the command gives up
+PLAIN = 0.35  # share of excerpts that are a song as it is
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process fills a pool from."""
+
+    pool: Pool
+    songs: list[Source]
+    voices: list[Path]
+    oneshots: list[Path]
+    codings: list[str]
+    seed: int
+
+
+@click.command("pool", context_settings={"show_default": True})
+@click.argument("pool_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("music_dirs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--voices", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of dry singing.")
+@click.option("--oneshots", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of sounds.")
+@click.option("--codings", default=CODINGS, help="kbit/s, each followed by m for mono or j for joint stereo.")
+@click.option("--slots", default=4096, type=click.IntRange(1), help="Pairs that the pool holds; 2 MB each of 12 s.")
+@click.option("--seconds", default=12.0, type=click.FloatRange(SHORTEST_SECONDS, 600), help="Length of each.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: one for each core but two.")
+@click.option("--pairs", "wanted", type=click.IntRange(1), help="Stop after so many; default: go on until Ctrl-C.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Chooses other mixes.")
+def pool_command(
+    pool_dir: Path,
+    music_dirs: tuple[Path, ...],
+    voices: Path | None,
+    oneshots: Path | None,
+    codings: str,
+    slots: int,
+    seconds: float,
+    workers: int | None,
+    wanted: int | None,
+    seed: int,
+) -> None:
+    """Keep POOL_DIR filled with new training pairs made of the train split of every MUSIC_DIR/MANIFEST.csv.
+
+    For `restorer train --pool POOL_DIR`, meanwhile. Excerpts of songs as they are or mixed as restorer mix does, coded
+    by LAME and decoded again; the oldest pair makes room for the newest. POOL_DIR is best on a RAM disk such
+    as /dev/shm. Started again, it goes on with what is there.
+    """
+    names = codings.split()
+    if bad := [name for name in names if not name[:-1].isdigit() or name[-1:] not in ("m", "j")]:
+        raise ConfigError(f"--codings must be such as 16m or 64j and not '{bad[0]}'")
+    songs = [source for folder in music_dirs for source in music_sources(folder)]
+    pool = Pool.create(pool_dir, PoolShape(slots, int(seconds * SAMPLE_RATE)))
+    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), names, seed)
+    context = multiprocessing.get_context("spawn")
+    made = context.Value("q", 0)
+    count = workers or max(1, (os.cpu_count() or 1) - 2)
+
+    # Other mixes after every start, whatever the seed: repeating them is what a pool is there to avoid.
+    def start(number: int) -> Any:
+        process = context.Process(target=_fill, args=(work, [seed, time.time_ns(), number], made, wanted), daemon=True)
+        process.start()
+        return process
+
+    processes = [start(number) for number in range(count)]
+    started, lost = time.monotonic(), 0
+    with Stop() as stop:
+        while not stop.wanted and any(process.is_alive() for process in processes):
+            time.sleep(0.2)
+            for number, process in enumerate(processes):
+                if not process.exitcode or stop.wanted:
+                    continue
+                lost += 1  # to a decoder that crashes, or for want of memory
+                if lost > LOST_AT_MOST:
+                    _end(processes)
+                    raise RestorerError(
+                        f"{lost} processes that fill the pool ended, the last with status {process.exitcode}, perhaps "
+                        "for want of memory"
+                    )
+                processes[number] = start(number)
+    _end(processes)
+    click.echo(f"{made.value} pairs in {time.monotonic() - started:.0f} s, {pool.filled} in '{pool_dir}'", err=True)
+
+
+def _end(processes: list[Any]) -> None:
+    for process in processes:
+        process.terminate()
+        process.join()
+
+
+def _fill(work: Work, seed: list[int], made: Any, wanted: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(5)  # training goes first
+    rng = np.random.default_rng(seed)
+    sounds = Sounds(work.pool.folder / "decoded")
+    seconds = work.pool.shape.samples / SAMPLE_RATE
+    mixer = Mixer(work.songs, work.voices, work.oneshots, seconds, int(rng.integers(1 << 31)), sounds)
+    index = 0
+    while wanted is None or made.value < wanted:
+        if rng.random() < PLAIN:
+            audio, bandwidth_hz = mixer.stretch(work.songs[rng.integers(len(work.songs))], rng)
+        else:
+            audio, bandwidth_hz, _ = mixer.mix(index)
+        index += 1
+        for original, coded in code_pairs(audio, work.codings, rng, CODINGS_EACH):
+            with made.get_lock():
+                number = made.value
+                made.value += 1
+            work.pool.write(number % work.pool.shape.slots, original, coded, bandwidth_hz)
