@@ -7,6 +7,7 @@ input maps. As taps in time the hints would be multiplied by zeros for all frame
 convolutions everything would be stored three times.
 """
 
+import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,13 +20,14 @@ from restorer.training.generator import (
     BINS,
     CONTRAST_SCALE,
     LEVEL_SCALE,
+    POWER_FLOOR,
     SCALE,
     FineStage,
     Generator,
     bound,
 )
 from restorer.training.growth import lower_rank
-from restorer.training.layers import SLOPE, remember, subpixel
+from restorer.training.layers import SLOPE, FrequencyAggregation, subpixel
 
 BALANCE = 0.3  # the power; with that of compact 0.5, 0.3 and 0.5 differ little, and 1 rounds worse
 
@@ -61,49 +63,182 @@ def balance(generator: Generator, excerpts: Iterable[NDArray[np.float32]]) -> No
         hook.remove()
 
 
-class ArrangedGenerator(Generator):
-    """A `Generator` to export: frames in and out are the same, states differ by constant factors."""
+class ArrangedGenerator(nn.Module):
+    """A `Generator` to export: frames in and out are the same, states are laid out in another way.
+
+    Around the stack maps come last, as ONNX Runtime has them in 8 bits: nothing is moved before or behind a convolution
+    there, nor what aggregation filters read and write, nor bins drawn as maps.
+
+    Shape: that of `Generator` with states.
+    """
 
     def __init__(self, generator: Generator):
-        super().__init__(generator.config)
-        self.load_state_dict(generator.state_dict())
+        super().__init__()
+        generator = copy.deepcopy(generator)
+        c = self.config = generator.config
+        self.context_frames, self.output_maps = generator.context_frames, generator.output_maps
+        self.add_copies = generator.add_copies
+        self.front, self.front_bias, self.bands = generator.front.conv, generator.front_bias, generator.bands.conv
+        self.value, self.gate = _halves(generator.refine.layer.conv)
+        self.stack = nn.ModuleList(layer.layer.conv for layer in generator.stack)
+        self.memories = [layer.memory_frames for layer in generator.stack]
+        self.aggregate = _maps_last(generator.aggregate, c.band_maps)
+        self.spread = _maps_last(generator.spread, c.stack_maps)
+        self.merge = nn.Linear(c.band_maps + c.aggregation_maps, c.stack_maps, bias=False)
+        self.rise = generator.rise.conv
+        self.out = generator.out.conv
+        self.hint = None if generator.fine is None else generator.fine.hint.conv
+        self.around = Surroundings(c.whitening_bins)
+        self.fine = PairedFineStage(generator.fine) if generator.fine is not None else None
         with torch.no_grad():
-            self.front.conv.weight[:, :2] *= SCALE
-            self.front.conv.weight[:, 2] *= LEVEL_SCALE
+            self.front.weight[:, :2] *= SCALE
+            self.front.weight[:, 2] *= LEVEL_SCALE
+            self.merge.weight.copy_(generator.merge.conv.weight[:, :, 0, 0])
+            place = generator.place.permute(0, 2, 3, 1) + generator.merge.conv.bias
+            self.place = nn.Parameter(place.reshape(1, -1))
+            if generator.noise is not None:
+                self.noise = nn.Parameter(_swap(generator.noise.weight, c.stack_maps).T.contiguous())
+            self.rise.weight.copy_(_swap(self.rise.weight, c.front_maps))
+            self.rise.bias.copy_(_swap(self.rise.bias, c.front_maps))
             factors = torch.tensor([1.0] + [1 / SCALE] * (self.output_maps - 1))  # the mask has none
-            self.out.conv.weight *= factors.repeat_interleave(8)[:, None, None, None]
-            self.out.conv.bias *= factors.repeat_interleave(8)
-            self.out_bias *= factors[:, None, None]
-        if isinstance(self.fine, FineStage):
-            self.fine = PairedFineStage(self.fine)
+            self.out.weight *= factors.repeat_interleave(8)[:, None, None, None]
+            bias = self.out.bias.view(self.output_maps, 8).repeat(1, 128) + generator.out_bias[0, :, 0]
+            self.out_bias = nn.Parameter((factors[:, None] * bias)[:, None])
+            self.out.bias = None
 
-    def see(self, frames: Tensor) -> Tensor:
-        x, power = bound(frames)
-        return torch.cat([x, power.log()], dim=1)
-
-    def compose(self, frames: Tensor, around: Tensor, maps: Tensor, fills: Tensor | None) -> Tensor:
+    @property
+    def state_shapes(self) -> list[tuple[int, int, int]]:
+        """Of each state without the batch, in the order of `forward`."""
         c = self.config
+        shapes = [(3, self.front.kernel_size[0] - 1, BINS)]
+        shapes += [(frames, 32, c.stack_maps) for frames in self.memories]
+        if c.lookahead_frames:
+            shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
+        if self.fine is not None:
+            shapes += [(2, self.fine.memory_frames, BINS)]
+        return shapes
+
+    def forward(self, frames: Tensor, z: Tensor | None, *states: Tensor) -> tuple[Tensor, ...]:
+        c = self.config
+        memory, next_states = iter(states), []
+
+        def recall(x: Tensor, axis: int) -> Tensor:
+            """Put the next memory before x."""
+            state = next(memory)
+            x = torch.cat([state, x], dim=axis)
+            newest = slice(-state.shape[axis], None)
+            next_states.append(x[:, newest] if axis == 1 else x[:, :, newest])
+            return x
+
+        x, power = bound(frames)
+        y = self.front(recall(torch.cat([x, power.log()], dim=1), 2))
+        local = functional.leaky_relu(y + self.front_bias, SLOPE)
+        y = functional.leaky_relu(self.bands(local), SLOPE).permute(0, 2, 3, 1)
+        y = self.merge(torch.cat([y, self.aggregate(y)], dim=3))
+        place = self.place if z is None else z.unsqueeze(1) @ self.noise + self.place  # a Gemm would stay in floats
+        y = y + place.view(-1, 1, 32, c.stack_maps)
+        for conv in self.stack:
+            y = y + _gate(conv, recall(y, 1))
+        y = torch.cat([y, self.spread(y)], dim=3)
+        if c.lookahead_frames:
+            frames = recall(frames, 2)[:, :, : -c.lookahead_frames]
+            local = recall(local, 2)[:, :, : -c.lookahead_frames]
+        y = _convolve(self.rise, y).reshape(*y.shape[:2], 128, c.front_maps).permute(0, 3, 1, 2)
+        y = functional.leaky_relu(y, SLOPE) + local
+        y = y + functional.leaky_relu(self.value(y), SLOPE) * torch.sigmoid(self.gate(y))
+        maps = subpixel(self.out(y), 8) + self.out_bias
+
         x = frames[..., :BINS]
-        mask, added, gains = maps.split([1, 2, len(c.copy_up_bins)], dim=1)
-        level = around.pow(0.25)
-        if fills is not None:
-            mask = mask + fills[:, :1]
-            gains = gains + level * fills[:, 1:]
-        y = x * (1 + torch.tanh(mask)) + added
-        y = self.add_copies(y, x / level, gains)
-        return torch.cat([y, frames[..., BINS:]], dim=3)
+        power = x.pow(4).sum(dim=1, keepdim=True)
+        around = self.around(power) + POWER_FLOOR
+        level, copies = around.pow(0.25), len(c.copy_up_bins)
+        mask, added, gains = maps.split([1, 2, copies], dim=1)
+        if self.fine is not None:
+            seen = recall(torch.cat([around, power + POWER_FLOOR], dim=1).log(), 2)
+            more, fills = self.fine(seen, subpixel(self.hint(y), 8)).split([1, copies], dim=1)
+            mask, gains = mask + more, gains + level * fills
+        y = self.add_copies(x * (1 + torch.tanh(mask)) + added, x / level, gains)
+        return (torch.cat([y, frames[..., BINS:]], dim=3), *next_states)
+
+
+def _swap(rows: Tensor, outer: int) -> Tensor:
+    """Rows (outer x inner, ...) in the order inner x outer."""
+    return rows.unflatten(0, (outer, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of what has its maps last."""
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Values and gates from convolutions of their own: ONNX Runtime computes their functions along with them."""
+    halves = tuple(
+        nn.Conv2d(conv.in_channels, conv.out_channels // 2, conv.kernel_size, padding=conv.padding) for _ in "vg"
+    )
+    with torch.no_grad():
+        for half, weight, bias in zip(halves, conv.weight.chunk(2), conv.bias.chunk(2), strict=True):
+            half.weight.copy_(weight)
+            half.bias.copy_(bias)
+    return halves
+
+
+class Surroundings(nn.Module):
+    """`surroundings` as a convolution that draws 16 bins as maps, for which processors have fast kernels."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        step, half = 16, width // 2
+        self.sums = nn.Conv2d(1, step, (1, step + 2 * half), stride=(1, step), padding=(0, half), bias=False)
+        count = functional.avg_pool2d(torch.ones(1, 1, 1, BINS), (1, width), stride=1, padding=(0, half))
+        with torch.no_grad():
+            self.sums.weight.zero_()
+            for place in range(step):
+                self.sums.weight[place, 0, 0, place : place + width] = 1 / width
+        self.count = nn.Parameter(1 / count)
+
+    def forward(self, power: Tensor) -> Tensor:
+        return subpixel(self.sums(power), self.sums.out_channels) * self.count
+
+
+def _gate(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`GatedConv` without its residual."""
+    value, gate = _convolve(conv, x).chunk(2, dim=3)
+    return functional.leaky_relu(value, SLOPE) * torch.sigmoid(gate)
+
+
+class _Aggregation(nn.Module):
+    """`FrequencyAggregation` of (B, T, bins, maps)."""
+
+    def __init__(self, narrow: nn.Linear | None, dense: nn.Linear, out_bins: int):
+        super().__init__()
+        self.narrow, self.dense, self.out_bins = narrow, dense, out_bins
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        if self.narrow is not None:
+            x = self.narrow(x)
+        return functional.leaky_relu(self.dense(x), SLOPE).unflatten(2, (self.out_bins, -1))
+
+
+def _maps_last(layer: FrequencyAggregation, maps: int) -> _Aggregation:
+    first = layer.dense if layer.narrow is None else layer.narrow
+    with torch.no_grad():
+        first.weight.copy_(_swap(first.weight.T, maps).T)
+        layer.dense.weight.copy_(_swap(layer.dense.weight, layer.out_maps))
+        layer.dense.bias.copy_(_swap(layer.dense.bias, layer.out_maps))
+    return _Aggregation(layer.narrow, layer.dense, layer.out_bins)
 
 
 class PairedFineStage(nn.Module):
     """A `FineStage` with its weights laid out for pairs of bins; what goes in and comes out is the same.
 
-    Hidden map m of bin 2p + k is map k x maps + m of pair p. The memory holds logarithms as they are.
+    Hidden map m of bin 2p + k is map k x maps + m of pair p.
     """
 
     def __init__(self, stage: FineStage):
         super().__init__()
         self.memory_frames = stage.memory_frames
-        self.hint = stage.hint
         look, merge, fill = (layer.conv for layer in (stage.look, stage.merge, stage.fill))
         maps, _, frames, reach = look.weight.shape
         outputs, hints, width = fill.out_channels, merge.in_channels, fill.kernel_size[1]
@@ -124,15 +259,10 @@ class PairedFineStage(nn.Module):
                     self.fill.weight[side::2, columns, 0, pair + 1] = fill.weight[:, :, 0, tap]
             self.fill.bias.copy_(fill.bias.repeat_interleave(2))
 
-    def forward(
-        self, power: Tensor, around: Tensor, bands: Tensor, memory: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        seen, memory = remember(torch.cat([around, power], dim=1).log(), memory, self.memory_frames)
-        length = seen.shape[2] - self.memory_frames
-        taps = [seen[:, :, start : start + length] for start in range(self.memory_frames + 1)]
-        hints = subpixel(self.hint(bands)[0], 8)
+    def forward(self, seen: Tensor, hints: Tensor) -> Tensor:
+        taps = [seen[:, :, start : start - self.memory_frames or None] for start in range(self.memory_frames + 1)]
         hidden = functional.leaky_relu(self.look(torch.cat([*taps, hints], dim=1)), SLOPE)
-        return subpixel(self.fill(hidden), 2), memory
+        return subpixel(self.fill(hidden), 2)
 
 
 def _empty_conv(in_maps: int, out_maps: int, kernel: tuple[int, int], stride: int = 1, padding: int = 0) -> nn.Conv2d:

@@ -54,14 +54,15 @@ class Core(nn.Module):
         return self.generator(frames, None, *rest)
 
 
-def silent_states(generator: Generator, batch: int) -> list[Tensor]:
+def silent_states(generator: Generator | ArrangedGenerator, batch: int) -> list[Tensor]:
     return [torch.zeros(batch, *shape) for shape in generator.state_shapes]
 
 
 def build_graph(generator: Generator) -> onnx.ModelProto:
     """Trace the generator to ONNX with dynamic batch and number of frames, and check the graph."""
     noise = generator.config.noise_size
-    count = len(generator.state_shapes)
+    core = Core(generator.to(memory_format=torch.contiguous_format)).eval()
+    count = len(core.generator.state_shapes)
     inputs = [torch.randn(2, 2, 5, WINDOW // 2 + 1)]
     names, outputs = ["frames"], ["restored"]
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
@@ -70,11 +71,10 @@ def build_graph(generator: Generator) -> onnx.ModelProto:
         inputs.append(torch.randn(2, noise))
         names.append("z")
         shapes.append({0: batch})
-    inputs += silent_states(generator, 2)
+    inputs += silent_states(core.generator, 2)
     names += [f"state_{index}" for index in range(count)]
     outputs += [f"next_state_{index}" for index in range(count)]
     shapes += [{0: batch}] * count
-    core = Core(generator.to(memory_format=torch.contiguous_format)).eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -43,6 +43,9 @@ class Range:
         return int(np.clip(round(-self.low / self.scale), 0, _STEPS))
 
 
+NOISE = Range(-4.5, 4.5)  # of z: of 150,000 numbers one lies beyond
+
+
 def large_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Convolutions and matrix products with at least `SMALLEST` constant weights."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -52,11 +55,12 @@ def large_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
         if node.op_type in ("Conv", "MatMul")
         and all(name in weights for name in node.input[1:])
         and np.prod(weights[node.input[1]].dims) >= SMALLEST
+        and weights[node.input[1]].dims[1] > 1  # sums over one map have nothing to learn, and see the finest
     ]
 
 
 def measure_ranges(model: onnx.ModelProto, excerpts: Iterable[Float32], noise_size: int) -> dict[str, Range]:
-    """Ranges of what goes into large layers and of what comes out of convolutions, by name of the value.
+    """Ranges of what goes into large layers and delays, and of what comes out of convolutions, by name of the value.
 
     `excerpts` are frames of coded music, each (1, 2, frames, bins); each gets a noise vector of its own.
     """
@@ -64,6 +68,9 @@ def measure_ranges(model: onnx.ModelProto, excerpts: Iterable[Float32], noise_si
 
     layers = large_layers(model)
     names = {node.input[0] for node in layers} | {node.output[0] for node in layers if node.op_type == "Conv"}
+    names |= _delayed(model.graph) if layers else set()
+    noise = {node.output[0] for node in model.graph.node if "z" in node.input}
+    names -= noise
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
@@ -85,7 +92,7 @@ def measure_ranges(model: onnx.ModelProto, excerpts: Iterable[Float32], noise_si
             feed.update(zip(states, results[len(values) :], strict=True))
             for name, value in zip(values, results, strict=False):
                 values[name].append(value.ravel())
-    return {name: choose_range(np.concatenate(parts)) for name, parts in values.items()}
+    return dict.fromkeys(noise, NOISE) | {name: choose_range(np.concatenate(parts)) for name, parts in values.items()}
 
 
 def choose_range(values: NDArray[np.float32]) -> Range:
@@ -105,113 +112,138 @@ def _cost(found: Range, counts: NDArray[np.int64], centres: NDArray[np.float64])
 def quantise(model: onnx.ModelProto, ranges: dict[str, Range]) -> onnx.ModelProto:
     """The same graph with large layers in 8 bits, a scale for the weights of each output.
 
-    A state that such a convolution alone reads is kept in 8 bits too: a quarter of what streams copy from call to call.
+    A state that is joined with what such a layer reads, or with what waits for it, is kept in 8 bits too: a quarter of
+    what streams copy from call to call. What is transposed before a layer is rounded before that.
     """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
-    nodes: list[onnx.NodeProto] = []
     large = {node.name: node for node in large_layers(model)}
-    joined = _joined_states(graph, large)
-    for node in graph.node:
+    turned = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose"}
+    taken = {node.input[0]: ranges[node.input[0]] for node in large.values()}
+    rounded = {turned.get(name, name): found for name, found in taken.items()}
+    rounded |= {name: ranges[name] for name in _delayed(graph) & ranges.keys()}
+    readers = {node.name for node in graph.node if node.name in large or node.output[0] in taken.keys() & turned.keys()}
+    joined = _joined_states(graph, rounded, readers)
+    states = {value.name: value for value in (*graph.input, *graph.output)}
+    nodes: list[onnx.NodeProto] = []
+    codes: dict[str, str] = {}  # names in 8 bits
+
+    def convert(kind: str, source: str, target: str, found: Range) -> None:
+        constants = {"scales": np.float32(found.scale), "zeros": np.uint8(found.zero_point)}
+        nodes.append(_convert(graph, kind, source, target, constants))
+
+    def encode(name: str, found: Range) -> str:
+        if name not in codes:
+            codes[name] = f"{name}.codes"
+            convert("QuantizeLinear", name, codes[name], found)
+        return codes[name]
+
+    for original in graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        source, target = next(iter(node.input), ""), node.output[0]
         if node.name in large:
-            nodes += _in_integers(graph, node, ranges, node.input[0] in joined)
-        elif node.op_type == "Concat" and node.output[0] in joined:
-            nodes += _joined_in_integers(graph, node, ranges[node.output[0]])
+            found = taken[source]
+            node.input[0] = f"{node.name}.x"
+            convert("DequantizeLinear", encode(source, found), node.input[0], found)
+            nodes += _in_integers(graph, node, found, ranges.get(target))
+        elif target in joined:
+            node.input[1] = encode(node.input[1], joined[target])
+            codes[target] = target
+            states[source].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+            nodes.append(node)
+        elif source in joined and target in states:
+            states[target].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+            nodes.append(node)
+        elif source in joined and node.op_type == "Slice":
+            node.output[0] = f"{target}.codes"
+            nodes.append(node)
+            convert("DequantizeLinear", node.output[0], target, joined[source])
+        elif target in taken and target in turned:
+            node.input[0] = encode(source, taken[target])
+            node.output[0] = codes[target] = f"{target}.codes"
+            nodes.append(node)
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    for value in (*graph.input, *graph.output):
-        if value.name in {name for names in joined.values() for name in names}:
-            value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
     kept = [value for value in graph.value_info if value.name not in joined]
     del graph.value_info[:]
     graph.value_info.extend(kept)
     return quantised
 
 
-def _joined_states(graph: onnx.GraphProto, large: dict[str, onnx.NodeProto]) -> dict[str, tuple[str, str]]:
-    """For each input of the layers `large` that is a state with frames behind it: that state and the next one.
+def _joined_states(graph: onnx.GraphProto, rounded: dict[str, Range], readers: set[str]) -> dict[str, Range]:
+    """What is a state with frames behind it, of which one of the two is rounded for a layer, and how.
 
-    Only where no other node reads what is joined, but to cut the next state from it.
+    Only where nothing reads it but the nodes `readers` and those that cut from it.
     """
-    taken = {node.input[0] for node in large.values()}
-    inputs, outputs = {value.name for value in graph.input}, {value.name for value in graph.output}
+    inputs = {value.name for value in graph.input}
     found = {}
     for node in graph.node:
-        if node.op_type != "Concat" or node.output[0] not in taken or node.input[0] not in inputs:
+        if node.op_type != "Concat" or node.input[0] not in inputs:
             continue
-        others = [user for user in graph.node if node.output[0] in user.input and user.name not in large]
-        if len(others) == 1 and others[0].op_type == "Slice" and others[0].output[0] in outputs:
-            found[node.output[0]] = (node.input[0], others[0].output[0])
+        steps = rounded.get(node.output[0]) or rounded.get(node.input[1])
+        users = [user for user in graph.node if node.output[0] in user.input]
+        if steps and all(user.op_type == "Slice" or user.name in readers for user in users):
+            found[node.output[0]] = steps
     return found
 
 
-def _joined_in_integers(graph: onnx.GraphProto, node: onnx.NodeProto, found: Range) -> list[onnx.NodeProto]:
-    """A state and the frames behind it, of which only those are to be rounded: the state is already."""
-    steps = f"{node.name}.scales", f"{node.name}.zeros"
-    _add_constants(graph, dict(zip(steps, (np.float32(found.scale), np.uint8(found.zero_point)), strict=True)))
-    rounded = f"{node.name}.x"
-    join = onnx.NodeProto()
-    join.CopyFrom(node)
-    join.input[1] = rounded
-    return [helper.make_node("QuantizeLinear", [node.input[1], *steps], [rounded], name=rounded), join]
+def _delayed(graph: onnx.GraphProto) -> set[str]:
+    """What does nothing but wait in a state: of the two parts cut from both, one is the next state. No input does."""
+    inputs, outputs = {value.name for value in graph.input}, {value.name for value in graph.output}
+    found = set()
+    for node in graph.node:
+        if node.op_type != "Concat" or node.input[0] not in inputs or node.input[1] in inputs:
+            continue
+        users = [user for user in graph.node if node.output[0] in user.input]
+        kinds = [(user.op_type, user.output[0] in outputs) for user in users]
+        if sorted(kinds) == [("Slice", False), ("Slice", True)]:
+            found.add(node.input[1])
+    return found
+
+
+def _convert(
+    graph: onnx.GraphProto, kind: str, source: str, target: str, steps: dict[str, NDArray[Any]], **settings: int
+) -> onnx.NodeProto:
+    """A node that rounds or gives numbers back; its constants are new in the graph."""
+    _add_constants(graph, {f"{target}.{kind}.{key}": value for key, value in steps.items()})
+    inputs = [source, *(f"{target}.{kind}.{key}" for key in steps)]
+    return helper.make_node(kind, inputs, [target], name=f"{target}.{kind}", **settings)
 
 
 def _in_integers(
-    graph: onnx.GraphProto, node: onnx.NodeProto, ranges: dict[str, Range], rounded: bool
+    graph: onnx.GraphProto, node: onnx.NodeProto, taken: Range, given: Range | None
 ) -> list[onnx.NodeProto]:
-    """A layer between roundings, products with none behind; `rounded` says that what goes in has been already."""
+    """A layer whose input has been rounded, and the rounding of its output if there is a range for it."""
     weight, *bias = (next(tensor for tensor in graph.initializer if tensor.name == name) for name in node.input[1:])
-    taken, given = ranges[node.input[0]], ranges.get(node.output[0])
     numbers = numpy_helper.to_array(weight)
     axis = 0 if node.op_type == "Conv" else 1  # of the outputs among the weights'
     others = tuple(other for other in range(numbers.ndim) if other != axis)
     sizes = np.abs(numbers).max(axis=others)
     scales = np.where(sizes > 0, sizes / _WEIGHT_STEPS, 1).astype(np.float32)
-    bias_scales = scales * np.float32(taken.scale)
-    name, zeros = node.name, np.zeros(len(scales))
-    constants = {
-        "w": np.rint(numbers / np.expand_dims(scales, others)).astype(np.int8),
-        "w.scales": scales,
-        "w.zeros": zeros.astype(np.int8),
-        "x.scales": np.float32(taken.scale),
-        "x.zeros": np.uint8(taken.zero_point),
-    }
-    if given:
-        constants |= {"y.scales": np.float32(given.scale), "y.zeros": np.uint8(given.zero_point)}
+    name = node.name
+    constants = {f"{name}.w": np.rint(numbers / np.expand_dims(scales, others)).astype(np.int8)}
+    steps = {"scales": scales, "zeros": np.zeros(len(scales), np.int8)}
+    before = [_convert(graph, "DequantizeLinear", f"{name}.w", f"{name}.w.float", steps, axis=axis)]
     if bias:
-        numbers = numpy_helper.to_array(bias[0]).astype(np.float64)
-        codes = np.rint(numbers / bias_scales).astype(np.int32)
-        constants |= {"b": codes, "b.scales": bias_scales, "b.zeros": zeros.astype(np.int32)}
+        scales = scales * np.float32(taken.scale)
+        constants[f"{name}.b"] = np.rint(numpy_helper.to_array(bias[0]).astype(np.float64) / scales).astype(np.int32)
+        steps = {"scales": scales, "zeros": np.zeros(len(scales), np.int32)}
+        before.append(_convert(graph, "DequantizeLinear", f"{name}.b", f"{name}.b.float", steps, axis=0))
     for tensor in (weight, *bias):
         graph.initializer.remove(tensor)
-    _add_constants(graph, {f"{name}.{key}": value for key, value in constants.items()})
-
-    def convert(kind: str, source: str, target: str, end: str, **settings: int) -> onnx.NodeProto:
-        inputs = [source, f"{name}.{end}.scales", f"{name}.{end}.zeros"]
-        return helper.make_node(kind, inputs, [target], name=f"{name}.{kind}.{end}", **settings)
-
-    inner = onnx.NodeProto()
-    inner.CopyFrom(node)
-    inner.input[:] = [f"{name}.x.float", f"{name}.w.float", *([f"{name}.b.float"] if bias else [])]
-    if given:
-        inner.output[:] = [f"{name}.y.float"]
-    source = node.input[0] if rounded else f"{name}.x"
-    first = [] if rounded else [convert("QuantizeLinear", node.input[0], source, "x")]
+    _add_constants(graph, constants)
+    node.input[1:] = [f"{name}.w.float", *([f"{name}.b.float"] if bias else [])]
     behind = []
     if given:
-        behind.append(convert("QuantizeLinear", f"{name}.y.float", f"{name}.y", "y"))
-        behind.append(convert("DequantizeLinear", f"{name}.y", node.output[0], "y"))
-    return [
-        *first,
-        convert("DequantizeLinear", source, f"{name}.x.float", "x"),
-        convert("DequantizeLinear", f"{name}.w", f"{name}.w.float", "w", axis=axis),
-        *([convert("DequantizeLinear", f"{name}.b", f"{name}.b.float", "b", axis=0)] if bias else []),
-        inner,
-        *behind,
-    ]
+        target, node.output[0] = node.output[0], f"{name}.y"
+        steps = {"scales": np.float32(given.scale), "zeros": np.uint8(given.zero_point)}
+        behind.append(_convert(graph, "QuantizeLinear", node.output[0], f"{name}.y.codes", steps))
+        behind.append(_convert(graph, "DequantizeLinear", f"{name}.y.codes", target, steps))
+    return [*before, node, *behind]
 
 
 def _add_constants(graph: onnx.GraphProto, constants: dict[str, NDArray[Any]]) -> None:

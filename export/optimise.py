@@ -1,5 +1,6 @@
 """Rewrites an exported graph so that ONNX Runtime runs it faster on a CPU; every number stays, up to rounding."""
 
+import numpy as np
 import onnx
 import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -14,8 +15,34 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph = onnx_ir.from_proto(model)
     RewriteRuleSet([_FOURTH_POWER, _FOURTH_ROOT, _INVERSE_FOURTH_ROOT]).apply_to_model(graph)
-    RemoveUnusedNodesPass()(graph)  # constants that nothing reads any more
+    _shape_plainly(graph.graph)
+    RemoveUnusedNodesPass()(graph)  # what nothing reads any more
     return onnx_ir.to_proto(graph)
+
+
+def _shape_plainly(graph: onnx_ir.Graph) -> None:
+    """Give shapes that are put together from sizes of the inputs as constants: 0 is the batch, -1 the frames."""
+    for node in graph:
+        shape = node.inputs[1].producer() if node.op_type == "Reshape" else None
+        if shape is None or shape.op_type != "Concat":
+            continue
+        sizes = [None if value.const_value is None else value.const_value.numpy() for value in shape.inputs]
+        first = shape.inputs[0].producer()
+        if sizes.count(None) > 2 or any(size is not None and size.shape != (1,) for size in sizes):
+            continue
+        if (
+            first is None
+            or first.op_type != "Shape"
+            or first.attributes.get_int("start", 0) != 0
+            or first.attributes.get_int("end", 0) != 1
+        ):
+            continue
+        numbers = [0, *(-1 if size is None else int(size[0]) for size in sizes[1:])]
+        name = f"{node.name}.shape"
+        value = onnx_ir.Value(name=name, const_value=onnx_ir.tensor(np.array(numbers), name=name))
+        graph.register_initializer(value)
+        node.replace_input_with(1, value)
+        node.attributes.pop("allowzero", None)  # with which 0 would be a size
 
 
 def _is(value: onnx_ir.Value, number: float) -> bool:

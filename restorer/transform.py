@@ -81,10 +81,12 @@ class Analysis:
         self._waiting = signal[:, frames * self.hop_samples :].copy()
         if signal.max() < _SILENCE and signal.min() > -_SILENCE:
             return np.zeros((self.channels, 2, frames, self.window_samples // 2 + 1), np.float32)
-        # A view, which `sliding_window_view` would give more slowly: a stream makes one frame at a time.
-        row, sample = signal.strides
-        shape, strides = (self.channels, frames, self.window_samples), (row, self.hop_samples * sample, sample)
-        views = np.lib.stride_tricks.as_strided(signal, shape, strides, writeable=False)
+        if frames == 1:  # most calls of a stream in small blocks
+            views = signal[:, None, : self.window_samples]
+        else:  # views, which `sliding_window_view` would give more slowly
+            row, sample = signal.strides
+            shape, strides = (self.channels, frames, self.window_samples), (row, self.hop_samples * sample, sample)
+            views = np.lib.stride_tricks.as_strided(signal, shape, strides, writeable=False)
         spectrum = scipy.fft.rfft(views * self._window, axis=-1, workers=1)
         maps = np.empty((self.channels, 2, frames, spectrum.shape[-1]), np.float32)
         maps[:, 0], maps[:, 1] = spectrum.real, spectrum.imag

@@ -7,8 +7,9 @@ pytest.importorskip("onnxscript")
 
 from test_generator import shaken, stream
 
-from restorer.export.arrange import ArrangedGenerator, PairedFineStage, balance
-from restorer.training.generator import Generator, GeneratorConfig
+from restorer.export.arrange import ArrangedGenerator, PairedFineStage, Surroundings, balance
+from restorer.training.generator import Generator, GeneratorConfig, surroundings
+from restorer.training.layers import subpixel
 
 
 def make(fine_maps: int, lookahead: int = 2, rank: int = 0) -> Generator:
@@ -17,10 +18,10 @@ def make(fine_maps: int, lookahead: int = 2, rank: int = 0) -> Generator:
     return shaken(Generator(GeneratorConfig(**sizes, fine_maps=fine_maps)))
 
 
-@pytest.mark.parametrize("fine_maps", [0, 5])
+@pytest.mark.parametrize(("fine_maps", "lookahead", "rank"), [(0, 2, 0), (5, 2, 0), (5, 0, 6)])
 @torch.no_grad()
-def test_arranged_generator_is_the_same_function(fine_maps):
-    generator = make(fine_maps)
+def test_arranged_generator_is_the_same_function(fine_maps, lookahead, rank):
+    generator = make(fine_maps, lookahead, rank)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     arranged = ArrangedGenerator(generator).eval()
     draw = torch.Generator().manual_seed(2)
@@ -30,9 +31,9 @@ def test_arranged_generator_is_the_same_function(fine_maps):
     z = torch.randn(2, 3, generator=draw)
     (whole,) = generator(frames, z)
     sizes = whole.abs().amax(dim=(1, 3), keepdim=True)
-    pieces = stream(arranged, frames, z, [7, 1, 12, 3, 7])
-    for got in (arranged(frames, z)[0], pieces[:, :, generator.context_frames :]):
-        assert ((got - whole).abs() < 1e-4 * sizes).all()
+    for steps in ([30], [7, 1, 12, 3, 7]):
+        pieces = stream(arranged, frames, z, steps)[:, :, generator.context_frames :]
+        assert ((pieces - whole).abs() < 1e-4 * sizes).all()
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
 
 
@@ -64,6 +65,13 @@ def test_pairs_of_bins_are_the_fine_stage():
     power, around = (torch.rand(2, 1, 8, 1024, generator=draw).exp() for _ in range(2))
     bands = torch.randn(2, 4, 6, 128, generator=draw)
     expected, _ = stage(power, around, bands)
-    got, _ = PairedFineStage(stage)(power, around, bands)
+    hints = subpixel(stage.hint(bands)[0], 8)
+    got = PairedFineStage(stage)(torch.cat([around, power], dim=1).log(), hints)
     assert got.shape == expected.shape == (2, 6, 6, 1024)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 9, 33])
+def test_surroundings_are_means(width):
+    power = torch.rand(2, 1, 3, 1024, generator=torch.Generator().manual_seed(4)).exp()
+    torch.testing.assert_close(Surroundings(width)(power), surroundings(power, width), atol=0, rtol=1e-5)

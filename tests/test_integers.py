@@ -81,6 +81,44 @@ def test_close_to_float_and_alike_in_pieces(rng: np.random.Generator, bias: bool
     np.testing.assert_array_equal(stream(small, frames, [5, 1, 11, 7]), whole)
 
 
+def test_what_waits_is_kept_in_8_bits(rng: np.random.Generator) -> None:
+    """Between two layers, though neither reads it from the state."""
+    model = build(rng)
+    shape = ["batch", MAPS, MEMORY, BINS]
+    nodes = [
+        helper.make_node("Concat", ["state_1", "y"], ["later"], name="wait", axis=2),
+        helper.make_node("Slice", ["later", "zero", "start", "axis"], ["delayed"], name="use"),
+        helper.make_node("Slice", ["later", "start", "end", "axis"], ["next_state_1"], name="keep"),
+    ]
+    tanh = next(node for node in model.graph.node if node.op_type == "Tanh")
+    tanh.input[0] = "delayed"
+    model.graph.node.remove(tanh)
+    model.graph.node.extend([*nodes, tanh])
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+    model.graph.input.append(helper.make_tensor_value_info("state_1", TensorProto.FLOAT, shape))
+    model.graph.output.append(helper.make_tensor_value_info("next_state_1", TensorProto.FLOAT, shape))
+    frames = rng.standard_normal((1, MAPS, 24, BINS)).astype(np.float32)
+    small = quantise(model, measure_ranges(model, [frames], 0))
+    onnx.checker.check_model(small, full_check=True)
+
+    def restore(model: "onnx.ModelProto", steps: list[int]) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        kinds = [np.uint8 if node.type == "tensor(uint8)" else np.float32 for node in session.get_inputs()[1:]]
+        assert len(set(kinds)) == 1
+        states, pieces, start = [np.zeros((1, MAPS, MEMORY, BINS), kind) for kind in kinds], [], 0
+        for step in steps:
+            feed = {"frames": frames[:, :, start : start + step], "state_0": states[0], "state_1": states[1]}
+            piece, *states = session.run(["restored", "next_state_0", "next_state_1"], feed)
+            pieces.append(piece)
+            start += step
+        return np.concatenate(pieces, axis=2)[:, :, 2 * MEMORY :]
+
+    expected, whole = restore(model, [24]), restore(small, [24])
+    assert np.sqrt(np.mean((whole - expected) ** 2)) < 0.03 * np.sqrt(np.mean(expected**2))
+    np.testing.assert_array_equal(restore(small, [5, 1, 11, 7]), whole)
+    assert all(value.type.tensor_type.elem_type == TensorProto.UINT8 for value in small.graph.input[1:])
+
+
 def build_product(weights: np.ndarray) -> "onnx.ModelProto":
     size, outputs = weights.shape
     graph = helper.make_graph(
