@@ -25,7 +25,9 @@ from restorer.model_file import import_onnxruntime
 from restorer.streams import MAX_STREAMS
 
 RATE_HZ = 44100
-SECONDS = 30.0
+SECONDS = 60.0
+BLOCKS = (512, 2048)  # samples
+COUNTS = (1, 8, 64, 256)  # of streams
 HOP = 512
 CHECKPOINTS = Path(__file__).parents[1] / "training" / "checkpoints"
 
@@ -111,39 +113,40 @@ def test_whole_signal(benchmark: Any, file: Path, limits: tuple[float, float]) -
     print(f"\n{file.name}, whole: real-time factor {factor:.5f}, {100 * share:.1f} % of the arithmetic limit")
 
 
-def test_streams_per_gpu(benchmark: Any, file: Path, limits: tuple[float, float]) -> None:
-    """Stereo streams in lock-step, blocks of 512: how many one GPU carries in real time, their CPU work included."""
+@pytest.mark.parametrize("samples", BLOCKS)
+def test_streams_per_gpu(benchmark: Any, file: Path, limits: tuple[float, float], samples: int) -> None:
+    """Stereo streams in lock-step: how many one GPU carries in real time, their CPU work included."""
     restorer, work = Restorer(file, device="cuda"), count_multiply_adds(file, 1)
-    most, n = 0.0, 1
-    while n <= MAX_STREAMS:
+    most = 0.0
+    for n in (n for n in COUNTS if n <= MAX_STREAMS):
         try:
-            seconds = _block_seconds(restorer, n)
+            seconds = _block_seconds(restorer, n, samples)
         except DeviceError as error:
             print(f"{n} streams: {error}")
             break
-        least = max(2 * n * work / limits[0], _bytes_per_call(restorer, file, 2 * n) / limits[1])
-        factor = seconds * RATE_HZ / HOP
+        frames = samples / HOP
+        least = max(2 * n * frames * work / limits[0], _bytes_per_call(restorer, file, 2 * n) / limits[1])
+        factor = seconds * RATE_HZ / samples
         most = max(most, n / factor)
         print(
-            f"\n{file.name}, {n} streams: {1000 * seconds:.2f} ms a block, real-time factor {factor / n:.5f} each, "
-            f"at most {n / factor:.0f} in real time; the limits allow {1000 * least:.3f} ms"
+            f"\n{file.name}, {n} streams in blocks of {samples}: {1000 * seconds:.2f} ms a block, real-time factor "
+            f"{factor / n:.5f} each, at most {n / factor:.0f} in real time; the limits allow {1000 * least:.3f} ms"
         )
         benchmark.extra_info[f"{n} streams"] = {"block_seconds": seconds, "least_seconds": least}
-        n *= 4
     benchmark.extra_info["streams_per_gpu"] = math.floor(most)
-    benchmark.pedantic(_block_seconds, args=(restorer, 1), rounds=1, iterations=1)
+    benchmark.pedantic(_block_seconds, args=(restorer, 1, samples), rounds=1, iterations=1)
     assert most >= 1
 
 
-def _block_seconds(restorer: Restorer, n: int, blocks: int = 100) -> float:
+def _block_seconds(restorer: Restorer, n: int, samples: int, blocks: int = 60) -> float:
     """Seconds that a block of n streams takes in the mean, once memory is planned."""
-    audio = looped_music((blocks + 20) * HOP / RATE_HZ, RATE_HZ, 2)
+    audio = looped_music((blocks + 10) * samples / RATE_HZ, RATE_HZ, 2)
     streams = restorer.streams(n)
     started = 0.0
-    for index in range(blocks + 20):
-        if index == 20:
+    for index in range(blocks + 10):
+        if index == 10:
             started = time.perf_counter()
-        streams.process([audio[:, index * HOP : (index + 1) * HOP]] * n)
+        streams.process([audio[:, index * samples : (index + 1) * samples]] * n)
     return (time.perf_counter() - started) / blocks
 
 

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from restorer.transform import Float32
 
-SMALLEST = 1 << 15  # weights of a layer worth it; what sees the finest differences is smaller
+SMALLEST = 1 << 14  # weights of a layer worth it; what sees the finest differences is smaller
 _WEIGHT_STEPS = 63
 _STEPS = 255
 _FRAMES_PER_CALL = 64
