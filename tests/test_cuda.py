@@ -13,7 +13,7 @@ from restorer.model_file import Model
 
 TOLERANCE = 1e-3  # of full scale
 # An activation in 8 bits that lies between two steps may fall on either side: sums of floats are no sums of integers.
-# Without a GPU, ONNX Runtime's CPU with and without joined 8-bit layers shows it: up to 4e-3, in the mean 3e-4.
+# Measured on an H200 with `compact`: at most 4e-4 on music, 5e-3 on full-scale noise, there 4e-4 in the mean.
 STEP, MEAN = 1e-2, 1e-3
 RATE = 44100
 CHECKPOINTS = Path(__file__).parents[1] / "training" / "checkpoints"
