@@ -1,7 +1,6 @@
 """A pool: pairs that belong together, whole slots only, and training that needs nothing else."""
 
 import csv
-import json
 import pickle
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ pytest.importorskip("lameenc")
 pytest.importorskip("torch")
 
 from click.testing import CliRunner
+from toy_config import write_config
 
 from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import snr
@@ -79,6 +79,10 @@ def test_what_cannot_be_is_told_in_one_line(filled, music_dir, tmp_path):
         invoke(filled, music_dir, "--slots", "9", "--seconds", SECONDS)
     with pytest.raises(ConfigError, match="such as 16m or 64j and not '64x'"):
         invoke(tmp_path / "new", music_dir, "--codings", "32m 64x")
+    (tmp_path / "noise.flac").write_bytes(bytes(1000))
+    (tmp_path / "MANIFEST.csv").write_text("file,split\nnoise.flac,train\n")
+    with pytest.raises(RestorerError, match=r"noise\.flac"):
+        invoke(tmp_path / "refused", tmp_path, "--seconds", SECONDS, "--workers", 1)
     with pytest.raises(RestorerError, match="no pool at"):
         Pool.open(tmp_path)
     (tmp_path / "pool.json").write_text('{"slots": 3}')
@@ -98,13 +102,7 @@ def test_a_folder_of_decoded_sounds_changes_no_mix(music_dir, tmp_path):
 
 def test_training_from_a_pool_needs_no_pairs_and_ends_in_time(filled, small_config, tmp_path):
     schedule = replace(small_config.schedule, steps=1000, adversarial_from=1000, minutes=0.03, frames=100)
-    values = replace(small_config, schedule=schedule).to_dict()
-    tables = (
-        f"[{name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values[name].items() if v is not None)
-        for name in ("generator", "critic", "loss", "schedule", "data")
-    )
-    config = tmp_path / "small.toml"
-    config.write_text('name = "small"\n' + "\n".join(tables))
+    config = write_config(replace(small_config, schedule=schedule), tmp_path / "small.toml")
     run = tmp_path / "run"
     arguments = [str(config), "--pool", str(filled), "--out", str(run)]
     result = CliRunner().invoke(train_command, arguments, catch_exceptions=False)

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from click.testing import CliRunner
+from toy_config import write_config
 
 from restorer.errors import ConfigError, ModelError
 from restorer.training import checkpoint
@@ -123,12 +124,7 @@ def test_divergence_stops_with_a_line(pairs_dir, small_config):
 def test_command_trains_and_resumes(pairs_dir, small_config, tmp_path):
     from restorer.training.train_command import train_command
 
-    def table(name):
-        values = small_config.to_dict()[name]
-        return f"[{name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None)
-
-    config = tmp_path / "small.toml"
-    config.write_text('name = "small"\n' + "\n".join(map(table, ("generator", "critic", "loss", "schedule", "data"))))
+    config = write_config(small_config, tmp_path / "small.toml")
     run = tmp_path / "run"
     arguments = [str(config), "--pairs", str(pairs_dir), "--out", str(run)]
     starts = []

@@ -63,6 +63,12 @@ class World:
         distributed.all_gather(parts, values.contiguous())
         return torch.cat(parts)
 
+    def of_first(self, value: float) -> float:
+        """The first process's value, in all of them."""
+        if self.size == 1:
+            return value
+        return float(self.sum(torch.tensor(value if self.first else 0.0, dtype=torch.float64, device=self.device)))
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)

@@ -70,7 +70,8 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
         full = Generator(dataclasses.replace(large, aggregation_rank=0))
         return _lower_ranks(grow(weights, small, full), rank)
     grown = dict(weights)
-    for name, initial in _state(generator).items():
+    initials = {name: tensor.cpu() for name, tensor in generator.state_dict().items()}
+    for name, initial in initials.items():
         if name not in weights:
             continue
         layer, _, kind = name.rpartition(".")
@@ -94,13 +95,9 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
     for index in range(len(small.dilations), len(large.dilations)):
         for kind in ("weight", "bias"):
             name = f"stack.{index}.layer.conv.{kind}"
-            grown[name] = _state(generator)[name].clone()
+            grown[name] = initials[name].clone()
             grown[name][: large.stack_maps] = 0  # values; the gates stay as they are drawn
     return grown
-
-
-def _state(generator: Generator) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in generator.state_dict().items()}
 
 
 def lower_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

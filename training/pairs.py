@@ -21,6 +21,8 @@ from restorer.model_checks import shown
 from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3
 from restorer.whole_file import whole_file
 
+SILENT = 1e-3  # peak below which an excerpt teaches nothing
+
 
 @dataclass(frozen=True)
 class Song:
@@ -166,11 +168,16 @@ class Pairs:
             start = int(rng.integers(max(1, song.samples - samples)))
             channel = int(rng.integers(2))
             original, coded = self.excerpt(song, coding, start, samples, channel)
-            peak = np.abs(original).max()
-            if peak > 1e-3:
+            if np.abs(original).max() > SILENT:
                 break
-        gain = 10 ** (rng.uniform(-15, 0) / 20) / max(peak, 1e-3) * rng.choice([-1, 1])
-        return original * np.float32(gain), coded * np.float32(gain), song.bandwidth_hz
+        return *at_random_level(original, coded, rng), song.bandwidth_hz
+
+
+def at_random_level(original: np.ndarray, coded: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Set the original's peak between -15 and 0 dBFS and the polarity at random, alike for both."""
+    peak = max(np.abs(original).max(), SILENT)
+    gain = np.float32(10 ** (rng.uniform(-15, 0) / 20) / peak * rng.choice([-1, 1]))
+    return original * gain, coded * gain
 
 
 def _unreadable(path: Path, error: Exception) -> RestorerError:

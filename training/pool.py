@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from restorer.errors import RestorerError
 from restorer.model_checks import shown
 from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3, encode_mp3
+from restorer.training.pairs import SILENT, at_random_level
 from restorer.whole_file import whole_file
 
 Float32 = NDArray[np.float32]
 
 HEADROOM = 0.5  # what is stored of full scale: decoded MP3s overshoot
 QUALITIES = (2, 2, 2, 5, 7)  # of LAME, drawn evenly
-SILENT = 1e-3  # peak below which an excerpt teaches nothing
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,9 @@ class Pool:
         for _ in range(256):
             slot = int(rng.integers(self.shape.slots))
             pair = self.read(slot, int(rng.integers(self.shape.samples - samples + 1)), samples)
-            if pair is not None and (peak := float(np.abs(pair[0]).max())) > SILENT:
+            if pair is not None and np.abs(pair[0]).max() > SILENT:
                 original, coded, bandwidth = pair
-                gain = np.float32(10 ** (rng.uniform(-15, 0) / 20) / peak * rng.choice([-1, 1]))
-                return original * gain, coded * gain, bandwidth
+                return *at_random_level(original, coded, rng), bandwidth
         raise RestorerError(f"the pool '{self.folder}' is nearly empty; start restorer pool, or wait for it")
 
 

@@ -33,7 +33,6 @@ class Work:
     voices: list[Path]
     oneshots: list[Path]
     codings: list[str]
-    seed: int
 
 
 @click.command("pool", context_settings={"show_default": True})
@@ -46,7 +45,6 @@ class Work:
 @click.option("--seconds", default=12.0, type=click.FloatRange(SHORTEST_SECONDS, 600), help="Length of each.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one for each core but two.")
 @click.option("--pairs", "wanted", type=click.IntRange(1), help="Stop after so many; default: go on until Ctrl-C.")
-@click.option("--seed", default=0, type=click.IntRange(0), help="Chooses other mixes.")
 def pool_command(
     pool_dir: Path,
     music_dirs: tuple[Path, ...],
@@ -57,7 +55,6 @@ def pool_command(
     seconds: float,
     workers: int | None,
     wanted: int | None,
-    seed: int,
 ) -> None:
     """Keep POOL_DIR filled with new training pairs made of the train split of every MUSIC_DIR/MANIFEST.csv.
 
@@ -70,14 +67,14 @@ def pool_command(
         raise ConfigError(f"--codings must be such as 16m or 64j and not '{bad[0]}'")
     songs = [source for folder in music_dirs for source in music_sources(folder)]
     pool = Pool.create(pool_dir, PoolShape(slots, int(seconds * SAMPLE_RATE)))
-    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), names, seed)
+    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), names)
     context = multiprocessing.get_context("spawn")
-    made = context.Value("q", 0)
+    made, refused = context.Value("q", 0), context.SimpleQueue()
     count = workers or max(1, (os.cpu_count() or 1) - 2)
 
-    # Other mixes after every start, whatever the seed: repeating them is what a pool is there to avoid.
     def start(number: int) -> Any:
-        process = context.Process(target=_fill, args=(work, [seed, time.time_ns(), number], made, wanted), daemon=True)
+        seed = [time.time_ns(), number]  # other mixes after every start: a pool is there so that none comes back
+        process = context.Process(target=_fill, args=(work, seed, made, wanted, refused), daemon=True)
         process.start()
         return process
 
@@ -86,6 +83,9 @@ def pool_command(
     with Stop() as stop:
         while not stop.wanted and any(process.is_alive() for process in processes):
             time.sleep(0.2)
+            if not refused.empty():
+                _end(processes)
+                raise RestorerError(refused.get())
             for number, process in enumerate(processes):
                 if not process.exitcode or stop.wanted:
                     continue
@@ -107,7 +107,15 @@ def _end(processes: list[Any]) -> None:
         process.join()
 
 
-def _fill(work: Work, seed: list[int], made: Any, wanted: int | None) -> None:
+def _fill(work: Work, seed: list[int], made: Any, wanted: int | None, refused: Any) -> None:
+    """Fill slots until there are as many as wanted; why a recording cannot be used goes to `refused`."""
+    try:
+        _mix_and_code(work, seed, made, wanted)
+    except RestorerError as error:
+        refused.put(str(error))
+
+
+def _mix_and_code(work: Work, seed: list[int], made: Any, wanted: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(5)  # training goes first
     rng = np.random.default_rng(seed)

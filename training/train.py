@@ -344,11 +344,15 @@ def train(
     saved = started = time.monotonic()
     trained_before = trainer.seconds
 
+    def save() -> None:
+        trainer.save(state)
+        trainer.save_generator(run / LAST, {})
+
     def check() -> None:
         if trainer.validated < trainer.step_number and (
             trainer.step_number % c.data.valid_every == 0 or trainer.finished
         ):
-            trainer.save(state)
+            save()
             validate(trainer)
             trainer.validated = trainer.step_number
             trainer.save(state)
@@ -356,21 +360,23 @@ def train(
     with Stop() as stop:
         if world.first:
             check()  # a run may have been killed while it validated
+        if trainer.finished:
+            return True
         for batch in load(trainer.excerpts(pairs), c.schedule.batch, c.schedule.workers, world):
             losses = trainer.step(*batch)
-            trainer.seconds = trained_before + time.monotonic() - started
+            # Clocks differ, and all processes must make the same update.
+            trainer.seconds = world.of_first(trained_before + time.monotonic() - started)
             if world.first:
                 report(trainer.step_number, losses)
-            if world.any(stop.wanted) and not world.any(trainer.finished):
+            if world.any(stop.wanted) and not trainer.finished:
                 if world.first:
-                    trainer.save(state)
+                    save()
                 return False
             if world.first and time.monotonic() - saved > 60 * c.data.checkpoint_minutes:
-                trainer.save(state)
-                trainer.save_generator(run / LAST, {})
+                save()
                 saved = time.monotonic()
             if world.first:
                 check()
-            if c.schedule.minutes and world.any(trainer.finished):
+            if trainer.finished:
                 break
     return True

@@ -133,11 +133,7 @@ def train_command(
     if pool_dir is not None and config.wgan is not None:
         raise ConfigError("[wgan] trains on every excerpt of the pairs once in an epoch, which a pool does not have")
     validating = Pairs(pairs_dir, "valid") if pairs_dir is not None else None
-    training: Pairs | Pool
-    if pool_dir is not None:
-        training = Pool.open(pool_dir)
-    elif pairs_dir is not None:
-        training = Pairs(pairs_dir, "train", quick=True)
+    training = Pool.open(pool_dir) if pool_dir is not None else Pairs(pairs_dir, "train", quick=True)
     check_coded_rate(config, *(one for one in (training, validating) if isinstance(one, Pairs)))
     again = command_line(config_path, pairs_dir, pool_dir, run_dir, devices, threads, changes)
     processes = 1 if joining() else devices or default_devices(config)
@@ -283,7 +279,6 @@ def run_first(
 
     def validate(trainer: Trainer) -> None:
         if validation is None:
-            trainer.save_generator(run_dir / LAST, {})
             return
         table = validation(trainer.average, config.generator.noise_size)
         score = validation.score(table)
