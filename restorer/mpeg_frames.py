@@ -50,6 +50,27 @@ def frame_bytes(header: int) -> int:
     return (144_000 if version == 3 else 72_000) * kbps // RATES_HZ[version][rate_index] + (header >> 9 & 1)
 
 
+def side_bytes(header: int) -> int:
+    """Bytes of side information behind the header of a layer III frame without a checksum."""
+    mono = header >> 6 & 3 == 3
+    return (17 if mono else 32) if header >> 19 & 3 == 3 else (9 if mono else 17)
+
+
+def info_frames(header: int, frames: int) -> bytes:
+    """An Info frame and a silent one, to lead so many frames with this header: tells their number and trims nothing.
+
+    A decoder that meets one drops its own delay, 529 samples, from the start. One silent frame, and an
+    encoder delay that together with 529 makes one frame, keep the file's own samples untrimmed.
+    """
+    header = header & ~0x0000F200 | 0x0001E000  # no CRC, highest bitrate, no padding byte
+    lead = header.to_bytes(4, "big") + bytes(side_bytes(header))
+    frame_samples = 1152 if header >> 19 & 3 == 3 else 576
+    delays = (frame_samples - _DECODER_DELAY) << 12 | _DECODER_DELAY
+    tag = b"Info" + struct.pack(">II", 1, frames + 1) + b"LAME".ljust(_LAME_DELAYS, b"\0") + delays.to_bytes(3, "big")
+    size = frame_bytes(header)
+    return (lead + tag).ljust(size, b"\0") + lead.ljust(size, b"\0")
+
+
 @dataclass
 class MpegView:
     """What the walk found. `stream` is None where the decoder may read the file itself."""
@@ -86,7 +107,7 @@ def open_mpeg(path: Path) -> MpegView:
         # Tags in front are kept from the decoder, which would load them as a whole and complain about odd ones.
         return MpegView(cast(BinaryIO, _View(path, walk.pieces)) if start else None)
     if told is None:
-        walk.lead_with_info_frame()
+        walk.pieces.insert(0, info_frames(walk.reference, walk.frames))
     else:
         if walk.frames - 1 < told and not damage:
             walk.end_is_lost = True
@@ -174,16 +195,15 @@ class _Walk:
         self._damage: list[str] = []
         self._places = self._searched = 0
         self.pieces: list[bytes | tuple[int, int]] = []
-        self._reference = 0
+        self.reference = 0
         first = self._find_frame(start, depth=3)
         if first < 0:
             return
-        self._reference = self._header(first)
-        mpeg1, mono = self._reference >> 19 & 3 == 3, self._reference >> 6 & 3 == 3
-        self.samples_per_frame = 1152 if mpeg1 else 576
-        self._rate_hz = RATES_HZ[self._reference >> 19 & 3][self._reference >> 10 & 3]
-        self._side_bytes = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
-        self._first_frame = window.read(first, self._size(self._reference))
+        self.reference = self._header(first)
+        self.samples_per_frame = 1152 if self.reference >> 19 & 3 == 3 else 576
+        self._rate_hz = RATES_HZ[self.reference >> 19 & 3][self.reference >> 10 & 3]
+        self._side_bytes = side_bytes(self.reference)
+        self._first_frame = window.read(first, self._size(self.reference))
         if any(window.read(start, min(first - start, 65536))):
             self._report(start, first)
         self._first = first
@@ -274,9 +294,9 @@ class _Walk:
 
     def _size(self, header: int) -> int:
         """Bytes of the frame with this header; 0 if it is none, or not of the first frame's stream."""
-        if self._reference and (
-            header & _SAME_STREAM != self._reference & _SAME_STREAM
-            or (header >> 6 & 3 == 3) != (self._reference >> 6 & 3 == 3)
+        if self.reference and (
+            header & _SAME_STREAM != self.reference & _SAME_STREAM
+            or (header >> 6 & 3 == 3) != (self.reference >> 6 & 3 == 3)
         ):
             return 0
         return frame_bytes(header)
@@ -313,24 +333,6 @@ class _Walk:
         """Whether the first frame is among the pieces, as it is in the file."""
         piece = self.pieces[0]
         return isinstance(piece, tuple) and piece[0] == self._first and piece[1] > self._first
-
-    def lead_with_info_frame(self) -> None:
-        """Put an Info frame in front that tells the number of frames and trims nothing.
-
-        A decoder that meets one drops its own delay, 529 samples, from the start. One silent frame, and an
-        encoder delay that together with 529 makes one frame, keep the file's own samples untrimmed.
-        """
-        header = self._reference & ~0x0000F200 | 0x0001E000  # no CRC, highest bitrate, no padding byte
-        lead = header.to_bytes(4, "big") + bytes(self._side_bytes)
-        delays = (self.samples_per_frame - _DECODER_DELAY) << 12 | _DECODER_DELAY
-        tag = (
-            b"Info"
-            + struct.pack(">II", 1, self.frames + 1)
-            + b"LAME".ljust(_LAME_DELAYS, b"\0")
-            + delays.to_bytes(3, "big")
-        )
-        size = self._size(header)
-        self.pieces.insert(0, (lead + tag).ljust(size, b"\0") + lead.ljust(size, b"\0"))
 
     def correct_info_frame(self) -> None:
         """Make the Info frame tell what is there; where the end is lost, the end is not trimmed."""

@@ -34,7 +34,7 @@ def filled(music_dir, tmp_path_factory):
     """What `restorer pool` makes: eight slots, written more than once."""
     folder = tmp_path_factory.mktemp("pool") / "ring"
     words = [str(folder), str(music_dir), "--slots", "8", "--seconds", str(SECONDS), "--workers", "1", "--pairs", "12"]
-    result = CliRunner().invoke(pool_command, [*words, "--codings", "64m 128j"], catch_exceptions=False)
+    result = CliRunner().invoke(pool_command, [*words, "--codings", "64m v4j"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "8 in" in result.output
     return folder
@@ -77,7 +77,7 @@ def test_what_cannot_be_is_told_in_one_line(filled, music_dir, tmp_path):
 
     with pytest.raises(RestorerError, match=r"holds a pool of 8 pairs of 1\.5 s"):
         invoke(filled, music_dir, "--slots", "9", "--seconds", SECONDS)
-    with pytest.raises(ConfigError, match="such as 16m or 64j and not '64x'"):
+    with pytest.raises(ConfigError, match="such as 16m, 64j, a96j or v5m and not '64x'"):
         invoke(tmp_path / "new", music_dir, "--codings", "32m 64x")
     (tmp_path / "noise.flac").write_bytes(bytes(1000))
     (tmp_path / "MANIFEST.csv").write_text("file,split\nnoise.flac,train\n")

@@ -256,6 +256,25 @@ def test_config_errors_name_the_known_keys(tmp_path):
             Config.load(path)
 
 
+def test_a_config_may_begin_with_another(tmp_path):
+    (tmp_path / "base.toml").write_text('name = "a"\n[schedule]\nsteps = 7\nbatch = 2\n[loss]\nwindows = [512, 1024]')
+    (tmp_path / "middle.toml").write_text('base = "base.toml"\n[schedule]\nsteps = 8')
+    path = tmp_path / "c.toml"
+    path.write_text('base = "middle.toml"\nname = "c"\n[schedule]\nseed = 3\n[loss]\nwindows = [256]')
+    config = Config.load(path)
+    assert (config.name, config.schedule.steps, config.schedule.batch, config.schedule.seed) == ("c", 8, 2, 3)
+    assert config.loss.windows == (256,)
+    for text, words in (
+        ('base = "none.toml"', "none.toml' cannot be read"),
+        ("base = 3", "'base' must be the name of a config and not 3"),
+        ('base = "c.toml"', "not in a circle"),
+        ('base = "base.toml"\nschedule = 3', "'schedule' must be a table"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            Config.load(path)
+
+
 def test_shipped_configs_load():
     from importlib.resources import files
 

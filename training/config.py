@@ -17,6 +17,8 @@ from restorer.training.paper_critic import PaperCriticConfig
 from restorer.training.paper_generator import PaperGeneratorConfig
 from restorer.training.wgan_config import WganConfig
 
+DEEPEST_BASE = 4  # files
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -73,23 +75,40 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> "Config":
-        """Read a TOML file.
+        """Read a TOML file; it may name another beside it as `base`, whose values hold where it has none.
 
         Raises
         ------
         ConfigError
-            It cannot be read, is no TOML, or holds an unknown key or an impossible value.
+            It or its base cannot be read, is no TOML, or holds an unknown key or an impossible value; or bases go on
+            and on.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"'{path}' cannot be read: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise ConfigError(f"'{path}' is not valid TOML: {error}") from None
-        return from_dict(cls, values, str(path))
+        return from_dict(cls, _read_tables(Path(path), DEEPEST_BASE), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def _read_tables(path: Path, depth: int) -> dict[str, Any]:
+    """The tables of a file with those of its base below them."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(f"'{path}' is not valid TOML: {error}") from None
+    if "base" not in values:
+        return values
+    base = values.pop("base")
+    if not isinstance(base, str) or not base.isprintable():
+        raise ConfigError(f"{path}: 'base' must be the name of a config and not {shown(base)}")
+    if not depth:
+        raise ConfigError(f"'{path}': a base of a base may go {DEEPEST_BASE} files deep, and not in a circle")
+    merged = _read_tables(path.parent / base, depth - 1)
+    for name, value in values.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = merged[name] | value if both else value
+    return merged
 
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:

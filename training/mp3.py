@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from restorer import lame
-from restorer.mpeg_frames import RATES_HZ, frame_bytes
+from restorer.mpeg_frames import RATES_HZ, frame_bytes, info_frames
 
 SAMPLE_RATE = 44100
 LAME_GAIN = 0.95  # by which LAME scales its input
@@ -78,6 +78,12 @@ class Mp3:
         return cls(data, np.array([*offsets, len(data)], np.int64), frame_samples, sample_rate, channels)
 
     @property
+    def varies(self) -> bool:
+        """Whether the frames differ in size by more than their padding: a variable bitrate."""
+        sizes = np.diff(self.offsets)
+        return bool(len(sizes) and sizes.max() - sizes.min() > 1)
+
+    @property
     def kbps(self) -> int:
         """The bitrate as it is written; of many frames, since their padding evens out."""
         frames = len(self.offsets) - 1
@@ -119,7 +125,10 @@ class Mp3:
             frame0 = int(np.clip(begin // self.frame_samples - WARMUP_FRAMES, 0, max(0, frames - WARMUP_FRAMES)))
         frame1 = int(np.clip(-(-end // self.frame_samples) + 1, frame0 + 1, frames))
         piece = self.data[self.offsets[frame0] : self.offsets[frame1]]
-        audio, _ = soundfile.read(io.BytesIO(piece), dtype="float32", always_2d=True)
+        # Without a count of frames libsndfile guesses a length from the first one's size, and stops there.
+        header = int.from_bytes(piece[:4], "big")
+        leading = info_frames(header, frame1 - frame0) if self.varies else b""
+        audio, _ = soundfile.read(io.BytesIO(leading + piece), dtype="float32", always_2d=True)
         begin, end = begin - frame0 * self.frame_samples, end - frame0 * self.frame_samples
         before, after = max(0, -begin), max(0, end - len(audio))
         audio = audio[max(0, begin) : max(0, end)]

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from restorer.errors import RestorerError
 from restorer.model_checks import shown
-from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3, encode_mp3
+from restorer.training.codec_settings import QUALITIES, CodecSetting, code_earlier
+from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.pairs import SILENT, at_random_level
 from restorer.whole_file import whole_file
 
 Float32 = NDArray[np.float32]
 
 HEADROOM = 0.5  # what is stored of full scale: decoded MP3s overshoot
-QUALITIES = (2, 2, 2, 5, 7)  # of LAME, drawn evenly
+AGAIN = 0.1  # share of excerpts that had been coded once before
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,13 @@ class Pool:
 
 
 def code_pairs(
-    audio: Float32, codings: list[str], rng: np.random.Generator, count: int
+    audio: Float32, codings: list[CodecSetting], rng: np.random.Generator, count: int
 ) -> list[tuple[Float32, Float32]]:
     """Code (2, samples) in `count` ways drawn from `codings`; pairs (original, MP3) of one channel, two if stereo."""
     pairs = []
-    for name in rng.choice(codings, count, replace=count > len(codings)):
-        coding = Coding.parse(name)
-        mp3 = Mp3.index(encode_mp3(audio, coding, quality=int(rng.choice(QUALITIES))))
-        coded = mp3.decode(0, audio.shape[1])
-        original = audio if coding.stereo else audio.mean(axis=0, keepdims=True)
+    given = code_earlier(audio, rng) if rng.random() < AGAIN else audio
+    for index in rng.choice(len(codings), count, replace=count > len(codings)):
+        coded = codings[index].round_trip(given, int(rng.choice(QUALITIES)))
+        original = audio if codings[index].stereo else audio.mean(axis=0, keepdims=True)
         pairs += list(zip(original, coded, strict=True))
     return pairs

@@ -12,13 +12,19 @@ import click
 import numpy as np
 
 from restorer.errors import ConfigError, RestorerError
+from restorer.training.codec_settings import CodecSetting
 from restorer.training.distributed import Stop
 from restorer.training.mix_command import music_sources, sounds_below
 from restorer.training.mixing import SHORTEST_SECONDS, Mixer, Sounds, Source
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.pool import Pool, PoolShape, code_pairs
 
-CODINGS = "16m 24m 32m 48m 64m 96m 128m 32j 48j 64j 96j 128j"
+# Twice what most bad MP3s are; what was coded otherwise; and what misses so little that it should stay as it is.
+CODINGS = " ".join(
+    2 * ["16m 24m 32m 48m 64m 96m 128m 32j 48j 64j 96j 128j"]
+    + ["a40m a80m a56j a112j v9m v6m v7j v4j"]
+    + ["192m v2m 192j 320j v1j"]
+)
 CODINGS_EACH = 3  # of every mix
 LOST_AT_MOST = 100  # processes that may die before the command gives up
 PLAIN = 0.35  # share of excerpts that are a song as it is
@@ -32,7 +38,7 @@ class Work:
     songs: list[Source]
     voices: list[Path]
     oneshots: list[Path]
-    codings: list[str]
+    codings: list[CodecSetting]
 
 
 @click.command("pool", context_settings={"show_default": True})
@@ -40,7 +46,7 @@ class Work:
 @click.argument("music_dirs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--voices", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of dry singing.")
 @click.option("--oneshots", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of sounds.")
-@click.option("--codings", default=CODINGS, help="kbit/s, each followed by m for mono or j for joint stereo.")
+@click.option("--codings", default=CODINGS, help="As 64m (kbit/s, mono), 64j (joint stereo), a80m (ABR), v4j (VBR).")
 @click.option("--slots", default=4096, type=click.IntRange(1), help="Pairs that the pool holds; 2 MB each of 12 s.")
 @click.option("--seconds", default=12.0, type=click.FloatRange(SHORTEST_SECONDS, 600), help="Length of each.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one for each core but two.")
@@ -59,15 +65,15 @@ def pool_command(
     """Keep POOL_DIR filled with new training pairs made of the train split of every MUSIC_DIR/MANIFEST.csv.
 
     For `restorer train --pool POOL_DIR`, meanwhile. Excerpts of songs as they are or mixed as restorer mix does, coded
-    by LAME and decoded again; the oldest pair makes room for the newest. POOL_DIR is best on a RAM disk such
-    as /dev/shm. Started again, it goes on with what is there.
+    by LAME (a tenth of them for the second time) and decoded again; the oldest pair makes room for the newest.
+    POOL_DIR is best on a RAM disk such as /dev/shm. Started again, it goes on with what is there.
     """
-    names = codings.split()
-    if bad := [name for name in names if not name[:-1].isdigit() or name[-1:] not in ("m", "j")]:
-        raise ConfigError(f"--codings must be such as 16m or 64j and not '{bad[0]}'")
+    settings = [CodecSetting.parse(name) for name in codings.split()]
+    if not settings:
+        raise ConfigError("--codings names none")
     songs = [source for folder in music_dirs for source in music_sources(folder)]
     pool = Pool.create(pool_dir, PoolShape(slots, int(seconds * SAMPLE_RATE)))
-    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), names)
+    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), settings)
     context = multiprocessing.get_context("spawn")
     made, refused = context.Value("q", 0), context.SimpleQueue()
     count = workers or max(1, (os.cpu_count() or 1) - 2)
