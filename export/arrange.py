@@ -22,7 +22,6 @@ from restorer.training.generator import (
     LEVEL_SCALE,
     POWER_FLOOR,
     SCALE,
-    Confidence,
     FineStage,
     Generator,
     bound,
@@ -91,7 +90,6 @@ class ArrangedGenerator(nn.Module):
         self.hint = None if generator.fine is None else generator.fine.hint.conv
         self.around = Surroundings(c.whitening_bins)
         self.fine = PairedFineStage(generator.fine) if generator.fine is not None else None
-        self.confidence = generator.confidence
         with torch.no_grad():
             self.front.weight[:, :2] *= SCALE
             self.front.weight[:, 2] *= LEVEL_SCALE
@@ -159,13 +157,8 @@ class ArrangedGenerator(nn.Module):
             seen = recall(torch.cat([around, power + POWER_FLOOR], dim=1).log(), 2)
             more, fills = self.fine(seen, subpixel(self.hint(y), 8)).split([1, copies], dim=1)
             mask, gains = mask + more, gains + level * fills
-        if self.confidence is None:
-            restored = self.add_copies(x * (1 + torch.tanh(mask)) + added, x / level, gains)
-        else:
-            changes = self.add_copies(x * torch.tanh(mask) + added, x / level, gains)
-            share = _share(self.confidence, y)
-            restored = x + (changes.unflatten(3, (share.shape[3], -1)) * share).flatten(3)
-        return (torch.cat([restored, frames[..., BINS:]], dim=3), *next_states)
+        y = self.add_copies(x * (1 + torch.tanh(mask)) + added, x / level, gains)
+        return (torch.cat([y, frames[..., BINS:]], dim=3), *next_states)
 
 
 def _swap(rows: Tensor, outer: int) -> Tensor:
@@ -270,12 +263,6 @@ class PairedFineStage(nn.Module):
         taps = [seen[:, :, start : start - self.memory_frames or None] for start in range(self.memory_frames + 1)]
         hidden = functional.leaky_relu(self.look(torch.cat([*taps, hints], dim=1)), SLOPE)
         return subpixel(self.fill(hidden), 2)
-
-
-def _share(layer: Confidence, bands: Tensor) -> Tensor:
-    """`Confidence` before it is repeated for single bins: (B, front_maps, T, 128) -> (B, 1, T, 128, 1)."""
-    hidden = functional.leaky_relu(layer.hidden.conv(bands), SLOPE)
-    return torch.sigmoid(layer.decide.conv(hidden))[..., None]
 
 
 def _empty_conv(in_maps: int, out_maps: int, kernel: tuple[int, int], stride: int = 1, padding: int = 0) -> nn.Conv2d:

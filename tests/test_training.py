@@ -168,7 +168,7 @@ def test_start_takes_weights_and_names_what_is_new(small_config, tmp_path):
     [
         {"front_maps": 12, "stack_maps": 12},
         {"band_maps": 24, "aggregation_maps": 6},
-        {"fine_maps": 7, "hint_maps": 6, "confidence_maps": 5},
+        {"fine_maps": 7, "hint_maps": 6},
         {"dilations": (1, 2, 4), "stack_maps": 20},
         {"aggregation_rank": 7, "stack_maps": 9},
     ],
@@ -177,7 +177,7 @@ def test_start_takes_weights_and_names_what_is_new(small_config, tmp_path):
 def test_larger_generator_begins_with_the_same_function(small_config, tmp_path, sizes):
     path = tmp_path / "first.safetensors"
     rank = 3 if "aggregation_rank" in sizes else 0
-    generator = replace(small_config.generator, fine_maps=4, confidence_maps=3, aggregation_rank=rank)
+    generator = replace(small_config.generator, fine_maps=4, aggregation_rank=rank)
     first = Trainer(replace(small_config, generator=generator))
     with torch.no_grad():
         for parameter in first.average.parameters():

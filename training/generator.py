@@ -12,7 +12,6 @@ The eight output maps shape what the delayed input offers: a mask for what survi
 of the spectrum moved up (an excitation that keeps its phase from frame to frame, as spectral band replication
 does), whitened so that the gains are the envelope; and an added part for what neither can give. The maps come eight
 bins at a time; a last stage (`FineStage`) looks at single bins and fills what coding left empty between partials.
-Where little is missing, `Confidence` holds all changes back.
 """
 
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ BINS = 1024  # the Nyquist bin passes through untouched
 SCALE = 0.25  # signed-square-root frames of music are of order 4
 SEEN = 256.0  # largest part of a frame that is seen, 40 dB over full scale: beyond, the network knows nothing
 POWER_FLOOR = 1e-3  # the constant of the log-spectral distance
-CONFIDENT = 4.0  # what a new `Confidence` begins with: 0.98 of all changes
 LEVEL_SCALE, CONTRAST_SCALE = 0.15, 0.3  # bring log power, and its distance to that around, to order 1
 
 
@@ -57,7 +55,6 @@ class GeneratorConfig:
     whitening_bins: int = 33
     fine_maps: int = 0  # of a last stage that sees single bins; 0: there is none
     hint_maps: int = 4  # that the last stage is given for each bin
-    confidence_maps: int = 0  # of the layer that decides how much is changed at all; 0: there is none
 
 
 class Generator(nn.Module):
@@ -94,7 +91,6 @@ class Generator(nn.Module):
         self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.002)
         self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
         self.fine = FineStage(c) if c.fine_maps else None
-        self.confidence = Confidence(c) if c.confidence_maps else None
         if self.noise is not None:
             he_initialise(self.noise, 0.3)
 
@@ -158,8 +154,7 @@ class Generator(nn.Module):
             fills, state = self.fine(power + POWER_FLOOR, around, y, memory[-1])
             next_states.append(state)
         frames, around = frames[:, :, earlier:], around[:, :, earlier:]
-        share = None if self.confidence is None else self.confidence(y)
-        restored = self.compose(frames, around, maps, fills, share)
+        restored = self.compose(frames, around, maps, fills)
         return (restored, *next_states) if streaming else (restored,)
 
     def see(self, frames: Tensor) -> Tensor:
@@ -167,14 +162,11 @@ class Generator(nn.Module):
         x, power = bound(frames)
         return torch.cat([x * SCALE, power.log() * LEVEL_SCALE], dim=1)
 
-    def compose(
-        self, frames: Tensor, around: Tensor, maps: Tensor, fills: Tensor | None, share: Tensor | None
-    ) -> Tensor:
+    def compose(self, frames: Tensor, around: Tensor, maps: Tensor, fills: Tensor | None) -> Tensor:
         """Build output frames (B, 2, T, 1025).
 
-        From input frames, the power around each bin (B, 1, T, 1024), the network's maps (B, 3 + copies, T, 1024),
-        the last stage's (B, 1 + copies, T, 1024), in which gains are relative to the power around, and the share of
-        all changes that is made (B, 1, T, 1024).
+        From input frames, the power around each bin (B, 1, T, 1024), the network's maps (B, 3 + copies, T, 1024), and
+        the last stage's (B, 1 + copies, T, 1024), in which gains are relative to the power around.
         """
         c = self.config
         x = frames[..., :BINS]
@@ -183,9 +175,9 @@ class Generator(nn.Module):
         if fills is not None:
             mask = mask + fills[:, :1]
             gains = gains + SCALE * level * fills[:, 1:]
-        changes = self.add_copies(x * SCALE * torch.tanh(mask) + added, x / level, gains) / SCALE
-        y = x + (changes if share is None else share * changes)
-        return torch.cat([y, frames[..., BINS:]], dim=3)
+        y = x * SCALE * (1 + torch.tanh(mask)) + added
+        y = self.add_copies(y, x / level, gains)
+        return torch.cat([y / SCALE, frames[..., BINS:]], dim=3)
 
     def add_copies(self, y: Tensor, white: Tensor, gains: Tensor) -> Tensor:
         """Add the whitened spectrum moved up by each of `copy_up_bins`, times its gain."""
@@ -222,26 +214,6 @@ class FineStage(nn.Module):
         hints = subpixel(self.hint(bands)[0], 8)
         hidden = functional.leaky_relu(seen + self.merge(hints)[0], SLOPE)
         return self.fill(hidden)[0], memory
-
-
-class Confidence(nn.Module):
-    """The share of all changes that is made, eight bins at a time: near 0 where little is missing.
-
-    A network's changes are never exactly nothing. At 16 kbit/s that is not heard; where an MP3 is nearly as good as its
-    original, what a network adds by mistake is more than what coding did.
-
-    Shape: bands (B, front_maps, T, 128) -> (B, 1, T, 1024), between 0 and 1.
-    """
-
-    def __init__(self, config: GeneratorConfig):
-        super().__init__()
-        self.hidden = TimeConv(config.front_maps, config.confidence_maps, (1, 3))
-        self.decide = TimeConv(config.confidence_maps, 1, (1, 1), gain=0.1)
-        nn.init.constant_(self.decide.conv.bias, CONFIDENT)
-
-    def forward(self, bands: Tensor) -> Tensor:
-        hidden = functional.leaky_relu(self.hidden(bands)[0], SLOPE)
-        return torch.sigmoid(self.decide(hidden)[0]).repeat_interleave(BINS // bands.shape[3], dim=3)
 
 
 def leave_out_noise(weights: dict[str, Tensor]) -> dict[str, Tensor]:

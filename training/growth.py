@@ -15,16 +15,7 @@ from torch import Tensor
 from restorer.errors import ConfigError
 from restorer.training.generator import Generator, GeneratorConfig
 
-_GROWING = (
-    "front_maps",
-    "band_maps",
-    "aggregation_maps",
-    "stack_maps",
-    "fine_maps",
-    "hint_maps",
-    "confidence_maps",
-    "dilations",
-)
+_GROWING = ("front_maps", "band_maps", "aggregation_maps", "stack_maps", "fine_maps", "hint_maps", "dilations")
 _BANDS = 32  # bins of the stack
 # What the inputs and the outputs of each parameter are, in their order: (size in the config, values for each of it).
 _Axis = Sequence[tuple[str, int]]
@@ -46,8 +37,6 @@ _LAYERS: dict[str, tuple[_Axis, _Axis]] = {
     "fine.hint.conv": (_FRONT, (("hint_maps", 8),)),
     "fine.merge.conv": ((("hint_maps", 1),), (("fine_maps", 1),)),
     "fine.fill.conv": ((("fine_maps", 1),), ()),
-    "confidence.hidden.conv": (_FRONT, (("confidence_maps", 1),)),
-    "confidence.decide.conv": ((("confidence_maps", 1),), ()),
 }
 _PLACES = {"front_bias": _FRONT, "place": _STACK}  # (1, maps, 1, bins)
 
