@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from restorer.model_file import Model, States
+from restorer.row_threads import RowThreads
 from restorer.transform import Analysis, Float32, Synthesis
 
 # Takes whose rested states a line keeps, so that going back and forth between some costs nothing.
@@ -47,8 +48,9 @@ class Line:
         self._step_frames = max(1, min(per_row, _FRAMES_PER_CALL // batch))
         self._frames_per_call = frames_per_call
         self.latency_samples = info.latency_of(frames_per_call)
-        self._analysis = Analysis(self._inputs, info.window_samples, info.hop_samples)
-        self._synthesis = Synthesis(batch, info.window_samples, info.hop_samples)
+        sizes = info.window_samples, info.hop_samples
+        self._analysis = RowThreads(lambda rows: Analysis(rows, *sizes), self._inputs, model.threads)
+        self._synthesis = RowThreads(lambda rows: Synthesis(rows, *sizes), batch, model.threads)
         self._run = model.bind(batch)
         self._noise: Float32 = np.zeros((voices, info.noise_size), np.float32)
         self._rested: dict[bytes, States] = {}
