@@ -49,8 +49,10 @@ class Line:
         self._frames_per_call = frames_per_call
         self.latency_samples = info.latency_of(frames_per_call)
         sizes = info.window_samples, info.hop_samples
-        self._analysis = RowThreads(lambda rows: Analysis(rows, *sizes), self._inputs, model.threads)
-        self._synthesis = RowThreads(lambda rows: Synthesis(rows, *sizes), batch, model.threads)
+        # Beside a GPU the transforms of many streams are what takes the time; on a CPU it is the model.
+        threads = 1 if model.device == "cpu" else model.threads
+        self._analysis = RowThreads(lambda rows: Analysis(rows, *sizes), self._inputs, threads)
+        self._synthesis = RowThreads(lambda rows: Synthesis(rows, *sizes), batch, threads)
         self._run = model.bind(batch)
         self._noise: Float32 = np.zeros((voices, info.noise_size), np.float32)
         self._rested: dict[bytes, States] = {}
