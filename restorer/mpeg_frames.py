@@ -50,6 +50,11 @@ def frame_bytes(header: int) -> int:
     return (144_000 if version == 3 else 72_000) * kbps // RATES_HZ[version][rate_index] + (header >> 9 & 1)
 
 
+def frame_samples(header: int) -> int:
+    """Samples per channel of the layer III frame with this header."""
+    return 1152 if header >> 19 & 3 == 3 else 576
+
+
 def side_bytes(header: int) -> int:
     """Bytes of side information behind the header of a layer III frame without a checksum."""
     mono = header >> 6 & 3 == 3
@@ -64,8 +69,7 @@ def info_frames(header: int, frames: int) -> bytes:
     """
     header = header & ~0x0000F200 | 0x0001E000  # no CRC, highest bitrate, no padding byte
     lead = header.to_bytes(4, "big") + bytes(side_bytes(header))
-    frame_samples = 1152 if header >> 19 & 3 == 3 else 576
-    delays = (frame_samples - _DECODER_DELAY) << 12 | _DECODER_DELAY
+    delays = (frame_samples(header) - _DECODER_DELAY) << 12 | _DECODER_DELAY
     tag = b"Info" + struct.pack(">II", 1, frames + 1) + b"LAME".ljust(_LAME_DELAYS, b"\0") + delays.to_bytes(3, "big")
     size = frame_bytes(header)
     return (lead + tag).ljust(size, b"\0") + lead.ljust(size, b"\0")
@@ -200,7 +204,7 @@ class _Walk:
         if first < 0:
             return
         self.reference = self._header(first)
-        self.samples_per_frame = 1152 if self.reference >> 19 & 3 == 3 else 576
+        self.samples_per_frame = frame_samples(self.reference)
         self._rate_hz = RATES_HZ[self.reference >> 19 & 3][self.reference >> 10 & 3]
         self._side_bytes = side_bytes(self.reference)
         self._first_frame = window.read(first, self._size(self.reference))

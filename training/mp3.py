@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from restorer import lame
-from restorer.mpeg_frames import RATES_HZ, frame_bytes, info_frames
+from restorer.mpeg_frames import RATES_HZ, frame_bytes, frame_samples, info_frames
 
 SAMPLE_RATE = 44100
 LAME_GAIN = 0.95  # by which LAME scales its input
@@ -24,17 +24,24 @@ WARMUP_FRAMES = 12  # more than the nine frames a bit reservoir can reach back
 
 @dataclass(frozen=True)
 class Coding:
-    """One way to code a song: a constant bitrate, mono or joint stereo."""
+    """One way to code a song, mono or joint stereo: a constant bitrate unless it says otherwise.
+
+    `vbr_quality` is LAME's -V, 0 (best) to 9 (smallest), and leaves `kbps` at 0.
+    """
 
     kbps: int
     stereo: bool
+    average: bool = False
+    vbr_quality: int | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.kbps}{'j' if self.stereo else 'm'}"
+        rate = f"{'a' * self.average}{self.kbps}" if self.vbr_quality is None else f"v{self.vbr_quality}"
+        return f"{rate}{'j' if self.stereo else 'm'}"
 
     @classmethod
     def parse(cls, name: str) -> "Coding":
+        """Read the name of a constant bitrate; `codec_settings.parse_setting` reads the others too."""
         return cls(int(name[:-1]), name[-1] == "j")
 
 
@@ -47,7 +54,9 @@ def encode_mp3(
 ) -> bytes:
     """Code audio with LAME as `coding` says: (channels, samples) float, averaged to one channel for mono."""
     channels = audio if coding.stereo else audio.mean(axis=0, keepdims=True)
-    return lame.encode_mp3(channels, sample_rate, coding.kbps, quality, coded_rate_hz)
+    return lame.encode_mp3(
+        channels, sample_rate, coding.kbps, quality, coded_rate_hz, coding.average, coding.vbr_quality
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Mp3:
     @classmethod
     def index(cls, data: bytes) -> "Mp3":
         offsets, position = [], 0
-        frame_samples, sample_rate, channels = 1152, SAMPLE_RATE, 1
+        samples, sample_rate, channels = 1152, SAMPLE_RATE, 1
         while position + 4 <= len(data):
             header = int.from_bytes(data[position : position + 4], "big")
             length = frame_bytes(header)
@@ -71,17 +80,11 @@ class Mp3:
                 raise ValueError(f"no MPEG frame header at byte {position}")
             version = (header >> 19) & 3
             sample_rate = RATES_HZ[version][(header >> 10) & 3]
-            frame_samples = 1152 if version == 3 else 576
+            samples = frame_samples(header)
             channels = 1 if (header >> 6) & 3 == 3 else 2
             offsets.append(position)
             position += length
-        return cls(data, np.array([*offsets, len(data)], np.int64), frame_samples, sample_rate, channels)
-
-    @property
-    def varies(self) -> bool:
-        """Whether the frames differ in size by more than their padding: a variable bitrate."""
-        sizes = np.diff(self.offsets)
-        return bool(len(sizes) and sizes.max() - sizes.min() > 1)
+        return cls(data, np.array([*offsets, len(data)], np.int64), samples, sample_rate, channels)
 
     @property
     def kbps(self) -> int:
@@ -127,8 +130,8 @@ class Mp3:
         piece = self.data[self.offsets[frame0] : self.offsets[frame1]]
         # Without a count of frames libsndfile guesses a length from the first one's size, and stops there.
         header = int.from_bytes(piece[:4], "big")
-        leading = info_frames(header, frame1 - frame0) if self.varies else b""
-        audio, _ = soundfile.read(io.BytesIO(leading + piece), dtype="float32", always_2d=True)
+        piece = info_frames(header, frame1 - frame0) + piece
+        audio, _ = soundfile.read(io.BytesIO(piece), dtype="float32", always_2d=True)
         begin, end = begin - frame0 * self.frame_samples, end - frame0 * self.frame_samples
         before, after = max(0, -begin), max(0, end - len(audio))
         audio = audio[max(0, begin) : max(0, end)]

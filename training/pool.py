@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from restorer.errors import RestorerError
 from restorer.model_checks import shown
-from restorer.training.codec_settings import QUALITIES, CodecSetting, code_earlier
-from restorer.training.mp3 import SAMPLE_RATE
+from restorer.training.codec_settings import QUALITIES, code_earlier, levelled_round_trip
+from restorer.training.mp3 import SAMPLE_RATE, Coding
 from restorer.training.pairs import SILENT, at_random_level
 from restorer.whole_file import whole_file
 
@@ -146,13 +146,13 @@ class Pool:
 
 
 def code_pairs(
-    audio: Float32, codings: list[CodecSetting], rng: np.random.Generator, count: int
+    audio: Float32, codings: list[Coding], rng: np.random.Generator, count: int
 ) -> list[tuple[Float32, Float32]]:
     """Code (2, samples) in `count` ways drawn from `codings`; pairs (original, MP3) of one channel, two if stereo."""
     pairs = []
     given = code_earlier(audio, rng) if rng.random() < AGAIN else audio
     for index in rng.choice(len(codings), count, replace=count > len(codings)):
-        coded = codings[index].round_trip(given, int(rng.choice(QUALITIES)))
+        coded = levelled_round_trip(given, codings[index], int(rng.choice(QUALITIES)))
         original = audio if codings[index].stereo else audio.mean(axis=0, keepdims=True)
         pairs += list(zip(original, coded, strict=True))
     return pairs

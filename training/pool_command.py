@@ -12,11 +12,11 @@ import click
 import numpy as np
 
 from restorer.errors import ConfigError, RestorerError
-from restorer.training.codec_settings import CodecSetting
+from restorer.training.codec_settings import parse_setting
 from restorer.training.distributed import Stop
 from restorer.training.mix_command import music_sources, sounds_below
 from restorer.training.mixing import SHORTEST_SECONDS, Mixer, Sounds, Source
-from restorer.training.mp3 import SAMPLE_RATE
+from restorer.training.mp3 import SAMPLE_RATE, Coding
 from restorer.training.pool import Pool, PoolShape, code_pairs
 
 # Twice what most bad MP3s are; what was coded otherwise; and what misses so little that it should stay as it is.
@@ -38,7 +38,7 @@ class Work:
     songs: list[Source]
     voices: list[Path]
     oneshots: list[Path]
-    codings: list[CodecSetting]
+    codings: list[Coding]
 
 
 @click.command("pool", context_settings={"show_default": True})
@@ -68,7 +68,7 @@ def pool_command(
     by LAME (a tenth of them for the second time) and decoded again; the oldest pair makes room for the newest.
     POOL_DIR is best on a RAM disk such as /dev/shm. Started again, it goes on with what is there.
     """
-    settings = [CodecSetting.parse(name) for name in codings.split()]
+    settings = [parse_setting(name) for name in codings.split()]
     if not settings:
         raise ConfigError("--codings names none")
     songs = [source for folder in music_dirs for source in music_sources(folder)]
