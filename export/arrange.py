@@ -22,8 +22,10 @@ from restorer.training.generator import (
     LEVEL_SCALE,
     POWER_FLOOR,
     SCALE,
+    UNCHANGED,
     FineStage,
     Generator,
+    Restraint,
     bound,
 )
 from restorer.training.growth import lower_rank
@@ -90,6 +92,7 @@ class ArrangedGenerator(nn.Module):
         self.hint = None if generator.fine is None else generator.fine.hint.conv
         self.around = Surroundings(c.whitening_bins)
         self.fine = PairedFineStage(generator.fine) if generator.fine is not None else None
+        self.restraint = generator.restraint
         with torch.no_grad():
             self.front.weight[:, :2] *= SCALE
             self.front.weight[:, 2] *= LEVEL_SCALE
@@ -116,6 +119,8 @@ class ArrangedGenerator(nn.Module):
             shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
         if self.fine is not None:
             shapes += [(2, self.fine.memory_frames, BINS)]
+        if self.restraint is not None:
+            shapes += [(Restraint.MAPS + 1, self.restraint.memory_frames, 1)]
         return shapes
 
     def forward(self, frames: Tensor, z: Tensor | None, *states: Tensor) -> tuple[Tensor, ...]:
@@ -130,8 +135,8 @@ class ArrangedGenerator(nn.Module):
             next_states.append(x[:, newest] if axis == 1 else x[:, :, newest])
             return x
 
-        x, power = bound(frames)
-        y = self.front(recall(torch.cat([x, power.log()], dim=1), 2))
+        x, newest_power = bound(frames)
+        y = self.front(recall(torch.cat([x, (newest_power + POWER_FLOOR).log()], dim=1), 2))
         local = functional.leaky_relu(y + self.front_bias, SLOPE)
         y = functional.leaky_relu(self.bands(local), SLOPE).permute(0, 2, 3, 1)
         y = self.merge(torch.cat([y, self.aggregate(y)], dim=3))
@@ -158,6 +163,10 @@ class ArrangedGenerator(nn.Module):
             more, fills = self.fine(seen, subpixel(self.hint(y), 8)).split([1, copies], dim=1)
             mask, gains = mask + more, gains + level * fills
         y = self.add_copies(x * (1 + torch.tanh(mask)) + added, x / level, gains)
+        if self.restraint is not None:
+            share, state = self.restraint(newest_power, next(memory))
+            next_states.append(state)
+            y = share * y + (UNCHANGED - UNCHANGED * share) * x
         return (torch.cat([y, frames[..., BINS:]], dim=3), *next_states)
 
 

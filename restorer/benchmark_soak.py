@@ -139,7 +139,7 @@ class _Repeats:
 def _context_samples(restorer: Restorer) -> int:
     """Output depends on so much of the past at most: the generator's context and the windows that overlap."""
     info = restorer.model_info
-    frames = info.warmup_frames + info.lookahead_frames + 2 * math.ceil(info.window_samples / info.hop_samples)
+    frames = info.memory_frames + info.lookahead_frames + 2 * math.ceil(info.window_samples / info.hop_samples)
     return frames * info.hop_samples
 
 

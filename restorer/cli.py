@@ -58,6 +58,12 @@ COMMANDS = {
         "restorer.training.pool_command", "pool_command", "Keep making training pairs while training goes on.", "train"
     ),
     "train": Entry("restorer.training.train_command", "train_command", "Train a model.", "train"),
+    "restrain": Entry(
+        "restorer.training.restrain_command",
+        "restrain_command",
+        "Teach a trained model to leave alone what lacks little.",
+        "train",
+    ),
     "evaluate": Entry("restorer.training.evaluate_command", "evaluate", "Measure a model on held-out pairs.", "train"),
     "listening-test": Entry(
         "restorer.training.listening_test_command", "listening_test", "Build and analyse a listening test.", "mp3"

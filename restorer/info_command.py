@@ -93,6 +93,7 @@ def format_description(description: dict[str, Any]) -> str:
         ("brightness", _brightness(d)),
         ("states", f"{len(d['state_shapes'])}, {d['state_bytes_per_channel'] / 1e3:.0f} kB per channel"),
         ("warm-up", f"{d['warmup_frames']} frames of silence"),
+        ("memory", f"{d['memory_frames']} frames, {d['memory_frames'] * d['hop_samples'] / rate_hz:.1f} s"),
         *_measured(d["metrics"]),
         ("latency", _samples(latency["total"]["samples"], rate_hz)),
         *[(f"  {name}", f"{_samples(latency[name]['samples'], rate_hz)}: {why}") for name, why in reasons.items()],

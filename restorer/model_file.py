@@ -38,9 +38,10 @@ class ModelInfo:
 
     `latency_samples` is exact and minimal: sample n of the output needs the input up to n +
     latency_samples, which is window_samples - 1 + lookahead_frames x hop_samples. `warmup_frames` of
-    silence bring the states to rest before the first sample. `metrics` were measured on the test split when
-    the file was made. `brightness`, where export has measured it, holds the unit vector "direction" of
-    `noise_size` numbers along which z gains energy above the cut-off, and "db_per_unit", by how much.
+    silence bring the states to rest before the first sample; a frame depends on no more than `memory_frames` before
+    it. `metrics` were measured on the test split when the file was made. `brightness`, where export has measured it,
+    holds the unit vector "direction" of `noise_size` numbers along which z gains energy above the cut-off, and
+    "db_per_unit", by how much.
     """
 
     format_version: int
@@ -58,6 +59,7 @@ class ModelInfo:
     training_data: tuple[Any, ...]
     licence: str
     metrics: Mapping[str, Any]
+    memory_frames: int
     brightness: Mapping[str, Any] | None = None
 
     @property
@@ -95,6 +97,7 @@ class ModelInfo:
                 "run: pip install --upgrade restorer"
             )
         values.setdefault("brightness", None)
+        values.setdefault("memory_frames", values.get("warmup_frames"))
         missing = [name for name in cls.__dataclass_fields__ if name not in values]
         if missing:
             raise ModelError(f"{source}: the metadata misses {', '.join(missing)}; export the model again")
@@ -139,6 +142,7 @@ _RULES: dict[str, tuple[type, int, int]] = {
     "latency_samples": (int, 0, 1 << 30),
     "noise_size": (int, 0, 1 << 16),
     "warmup_frames": (int, 0, 100_000),
+    "memory_frames": (int, 0, 100_000),
     "trained_kbps": (list, 0, 0),
     "training_data": (list, 0, 0),
     "licence": (str, 0, 2000),

@@ -104,7 +104,7 @@ def read_stretch(path: Path, info: ModelInfo, seconds: float) -> Stretch:
     start, samples = find_busiest(path, info.sample_rate, seconds)
     # On the grid of the frames, so that the restoration of the whole song has the same ones.
     start -= start % info.hop_samples
-    before = (info.warmup_frames + -(-info.window_samples // info.hop_samples)) * info.hop_samples
+    before = (info.memory_frames + -(-info.window_samples // info.hop_samples)) * info.hop_samples
     first, last = max(0, start - before), start + samples + info.latency_samples
     pieces, done = [], 0
     with AudioReader(path, info.sample_rate) as reader:

@@ -12,16 +12,19 @@ from restorer.training.generator import Generator, GeneratorConfig, surroundings
 from restorer.training.layers import subpixel
 
 
-def make(fine_maps: int, lookahead: int = 2, rank: int = 0) -> Generator:
+def make(fine_maps: int, lookahead: int = 2, rank: int = 0, restraint: int = 0) -> Generator:
     sizes = {"noise_size": 3, "lookahead_frames": lookahead, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
-    sizes["aggregation_rank"] = rank
+    sizes |= {"aggregation_rank": rank, "restraint_frames": restraint}
     return shaken(Generator(GeneratorConfig(**sizes, fine_maps=fine_maps)))
 
 
-@pytest.mark.parametrize(("fine_maps", "lookahead", "rank"), [(0, 2, 0), (5, 2, 0), (5, 0, 6)])
+@pytest.mark.parametrize(
+    ("fine_maps", "lookahead", "rank", "restraint"),
+    [(0, 2, 0, 0), (5, 2, 0, 0), (5, 0, 6, 0), (0, 2, 0, 5), (5, 2, 6, 40)],
+)
 @torch.no_grad()
-def test_arranged_generator_is_the_same_function(fine_maps, lookahead, rank):
-    generator = make(fine_maps, lookahead, rank)
+def test_arranged_generator_is_the_same_function(fine_maps, lookahead, rank, restraint):
+    generator = make(fine_maps, lookahead, rank, restraint)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     arranged = ArrangedGenerator(generator).eval()
     draw = torch.Generator().manual_seed(2)

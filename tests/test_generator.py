@@ -35,13 +35,12 @@ def stream(generator, frames, z, steps):
     return torch.cat(pieces, dim=2)
 
 
-@pytest.mark.parametrize("fine_maps", [0, 4])
+@pytest.mark.parametrize(("fine_maps", "restraint"), [(0, 0), (4, 0), (4, 9), (0, 50)])
 @pytest.mark.parametrize("lookahead", [0, 1, 5])
 @torch.no_grad()
-def test_pieces_equal_the_whole(lookahead, fine_maps):
-    config = GeneratorConfig(
-        noise_size=3, lookahead_frames=lookahead, front_maps=4, stack_maps=4, dilations=(1, 3), fine_maps=fine_maps
-    )
+def test_pieces_equal_the_whole(lookahead, fine_maps, restraint):
+    sizes = {"noise_size": 3, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
+    config = GeneratorConfig(**sizes, lookahead_frames=lookahead, fine_maps=fine_maps, restraint_frames=restraint)
     generator = shaken(Generator(config))
     draw = torch.Generator().manual_seed(2)
     frames = torch.randn(2, 2, 30, 1025, generator=draw) * 4

@@ -34,7 +34,7 @@ def restorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def context_samples(restorer: Restorer) -> int:
     """So many samples after the last bad one, nothing in the output can depend on it any more."""
     info = restorer.model_info
-    frames = info.warmup_frames + info.lookahead_frames + 2 * math.ceil(info.window_samples / info.hop_samples)
+    frames = info.memory_frames + info.lookahead_frames + 2 * math.ceil(info.window_samples / info.hop_samples)
     return frames * info.hop_samples
 
 

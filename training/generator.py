@@ -12,8 +12,10 @@ The eight output maps shape what the delayed input offers: a mask for what survi
 of the spectrum moved up (an excitation that keeps its phase from frame to frame, as spectral band replication
 does), whitened so that the gains are the envelope; and an added part for what neither can give. The maps come eight
 bins at a time; a last stage (`FineStage`) looks at single bins and fills what coding left empty between partials.
+How much of all that is made is decided over seconds (`Restraint`): little where hardly anything is missing.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,12 +32,14 @@ from restorer.training.layers import (
     remember,
     subpixel,
 )
+from restorer.training.mp3 import LAME_GAIN
 
 BINS = 1024  # the Nyquist bin passes through untouched
 SCALE = 0.25  # signed-square-root frames of music are of order 4
 SEEN = 256.0  # largest part of a frame that is seen, 40 dB over full scale: beyond, the network knows nothing
 POWER_FLOOR = 1e-3  # the constant of the log-spectral distance
 LEVEL_SCALE, CONTRAST_SCALE = 0.15, 0.3  # bring log power, and its distance to that around, to order 1
+UNCHANGED = LAME_GAIN**-0.5  # a frame times this is what the MP3 has, at its original's level
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class GeneratorConfig:
     whitening_bins: int = 33
     fine_maps: int = 0  # of a last stage that sees single bins; 0: there is none
     hint_maps: int = 4  # that the last stage is given for each bin
+    restraint_frames: int = 0  # over which it is judged how much is missing; 0: it is not
 
 
 class Generator(nn.Module):
@@ -91,6 +96,7 @@ class Generator(nn.Module):
         self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.002)
         self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
         self.fine = FineStage(c) if c.fine_maps else None
+        self.restraint = Restraint(c.restraint_frames) if c.restraint_frames else None
         if self.noise is not None:
             he_initialise(self.noise, 0.3)
 
@@ -98,6 +104,11 @@ class Generator(nn.Module):
     def context_frames(self) -> int:
         """Frames that one output frame needs besides its own (receptive field - 1)."""
         return self.front.memory_frames + sum(layer.memory_frames for layer in self.stack)
+
+    @property
+    def memory_frames(self) -> int:
+        """Frames before it that an output frame depends on at most; silence among them is as good as nothing."""
+        return max(self.context_frames, self.restraint.memory_frames if self.restraint is not None else 0)
 
     @property
     def state_shapes(self) -> list[tuple[int, int, int]]:
@@ -109,6 +120,8 @@ class Generator(nn.Module):
             shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
         if self.fine is not None:
             shapes += [(2, self.fine.memory_frames, BINS)]
+        if self.restraint is not None:
+            shapes += [(Restraint.MAPS + 1, self.restraint.memory_frames, 1)]
         return shapes
 
     def forward(self, frames: Tensor, z: Tensor | None = None, *states: Tensor) -> tuple[Tensor, ...]:
@@ -117,7 +130,9 @@ class Generator(nn.Module):
         memory = list(states) if streaming else [None] * len(self.state_shapes)
         next_states = []
 
-        features = self.see(frames)
+        x, newest_power = bound(frames)
+        # Real and imaginary parts and log power, of order 1.
+        features = torch.cat([x * SCALE, (newest_power + POWER_FLOOR).log() * LEVEL_SCALE], dim=1)
         y, state = self.front(features, memory[0])
         next_states.append(state)
         local = functional.leaky_relu(y + self.front_bias, SLOPE)
@@ -151,16 +166,17 @@ class Generator(nn.Module):
         around = surroundings(power, c.whitening_bins) + POWER_FLOOR
         fills = None
         if self.fine is not None:
-            fills, state = self.fine(power + POWER_FLOOR, around, y, memory[-1])
+            fills, state = self.fine(power + POWER_FLOOR, around, y, memory[len(next_states)])
             next_states.append(state)
         frames, around = frames[:, :, earlier:], around[:, :, earlier:]
         restored = self.compose(frames, around, maps, fills)
+        if self.restraint is not None:
+            share, state = self.restraint(newest_power, memory[-1])
+            next_states.append(state)
+            given = frames[..., :BINS] * UNCHANGED
+            held = given + share[:, :, share.shape[2] - length :] * (restored[..., :BINS] - given)
+            restored = torch.cat([held, restored[..., BINS:]], dim=3)
         return (restored, *next_states) if streaming else (restored,)
-
-    def see(self, frames: Tensor) -> Tensor:
-        """Real and imaginary parts and log power, of order 1, bounded: (B, 2, T, 1025) -> (B, 3, T, 1024)."""
-        x, power = bound(frames)
-        return torch.cat([x * SCALE, power.log() * LEVEL_SCALE], dim=1)
 
     def compose(self, frames: Tensor, around: Tensor, maps: Tensor, fills: Tensor | None) -> Tensor:
         """Build output frames (B, 2, T, 1025).
@@ -216,9 +232,75 @@ class FineStage(nn.Module):
         return self.fill(hidden)[0], memory
 
 
-def leave_out_noise(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the same generator with `noise_size` 0, as if z were always 0, its mean."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith("noise.")}
+class Restraint(nn.Module):
+    """The share of all changes that is made, judged from the last seconds heard: little where little is missing.
+
+    Coding leaves holes: bins far below their band's mean, and bands with nothing at all. How far bins lie below some
+    distances from that mean tells coding from music once it is averaged over `frames` frames, each weighted by its
+    loudness, so that silence says nothing. `restorer restrain` makes it learn that.
+
+    Shape: power (B, 1, T, 1024) -> (B, 1, T, 1) in 0..1, next memory (B, MAPS + 1, frames - 1, 1). Without a memory
+    what came before counts as silence.
+    """
+
+    MAPS, BANDS, BINS_EACH = 16, 64, BINS // 64
+    FLOOR = 1e-6  # of power: low-passes and holes are seen 30 dB further down than by all else
+    DEPTHS = (0.0, 2.0, 4.0, 6.0, 9.0)  # of log power below that of its band's mean
+    STATISTICS = 1 + len(DEPTHS)  # of each band
+
+    def __init__(self, frames: int):
+        super().__init__()
+        self.frames, self.memory_frames = frames, frames - 1
+        self.tell = nn.Conv2d(self.STATISTICS, self.MAPS, (1, self.BANDS))
+        self.judge = nn.Conv2d(self.MAPS, 1, 1)
+        self.register_buffer("depths", torch.tensor(self.DEPTHS).view(-1, 1, 1), persistent=False)
+        he_initialise(self.tell)
+        he_initialise(self.judge)
+
+    def statistics(self, power: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each frame and band, (B, STATISTICS, T, BANDS), and loudness, (B, 1, T, 1), from power (B, 1, T, 1024)."""
+        level = (self._means(power) + self.FLOOR).log()
+        below = level.unsqueeze(4) - (power + self.FLOOR).log().unflatten(3, (self.BANDS, self.BINS_EACH))
+        beyond = self._means(functional.relu(below.flatten(3) - self.depths))
+        loudness = functional.relu(level - math.log(self.FLOOR)).mean(dim=3, keepdim=True)
+        return torch.cat([level, beyond], dim=1), loudness
+
+    def _means(self, x: Tensor) -> Tensor:
+        """Over the bins of each band."""
+        return functional.avg_pool2d(x, (1, self.BINS_EACH))
+
+    def forward(self, power: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        seen, loudness = self.statistics(power)
+        loudness = loudness[:, 0]
+        told = torch.cat([self.summarise(seen) * loudness, loudness], dim=2).mT.unsqueeze(3)
+        if memory is None:
+            told = functional.pad(told, (0, 0, self.memory_frames, 0))
+        told, memory = remember(told, memory, self.memory_frames)
+        # A window more than there are frames: for a single one ONNX Runtime would add up in another order.
+        windows = functional.avg_pool1d(functional.pad(told.squeeze(3), (0, 1)), self.frames, stride=1)[:, :, :-1]
+        means, weight = windows.mT.split([self.MAPS, 1], dim=2)
+        return self.decide(means / (weight + 1e-4)), memory
+
+    def summarise(self, seen: Tensor) -> Tensor:
+        """Of each frame, (B, T, MAPS), from its statistics; sums that are the same however many frames there are."""
+        frames = seen.transpose(1, 2).flatten(2).unsqueeze(2)
+        return (frames * self.tell.weight.flatten(1)).sum(dim=3) + self.tell.bias
+
+    def decide(self, means: Tensor) -> Tensor:
+        """The share, (B, 1, T, 1), from means of what `summarise` gives, (B, T, MAPS)."""
+        weighed = functional.leaky_relu(means, SLOPE) * self.judge.weight.flatten()
+        return torch.sigmoid(weighed.sum(dim=2) + self.judge.bias)[:, None, :, None]
+
+
+def leave_out(weights: dict[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
+    """The weights of the same generator without the parts that a config lacks.
+
+    Without noise it is as if z were always 0, its mean; without a restraint all changes are made.
+    """
+    lacking = [
+        part for part, there in (("noise.", config.noise_size), ("restraint.", config.restraint_frames)) if not there
+    ]
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(lacking))}
 
 
 def surroundings(power: Tensor, bins: int) -> Tensor:
@@ -227,9 +309,9 @@ def surroundings(power: Tensor, bins: int) -> Tensor:
 
 
 def bound(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network sees: bounded parts (B, 2, T, 1024) and their power, floor included (B, 1, T, 1024)."""
+    """What the network sees: bounded parts (B, 2, T, 1024) and their power (B, 1, T, 1024)."""
     x = frames[..., :BINS].clamp(-SEEN, SEEN)
-    return x, x.pow(4).sum(dim=1, keepdim=True) + POWER_FLOOR
+    return x, x.pow(4).sum(dim=1, keepdim=True)
 
 
 def _cut(x: Tensor, delay: int, length: int) -> Tensor:

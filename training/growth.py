@@ -72,7 +72,7 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
     grown = dict(weights)
     initials = {name: tensor.cpu() for name, tensor in generator.state_dict().items()}
     for name, initial in initials.items():
-        if name not in weights:
+        if name not in weights or name.startswith("restraint."):  # which depends on no size
             continue
         layer, _, kind = name.rpartition(".")
         # New maps learn to hear noise: drawn at random, it would change takes in ways that nobody asked for.

@@ -184,6 +184,11 @@ class PaperGenerator(nn.Module):
         return sum(layer.memory_frames for layer in self._remembering)
 
     @property
+    def memory_frames(self) -> int:
+        """Frames before it that an output frame depends on at most; silence among them is as good as nothing."""
+        return self.context_frames
+
+    @property
     def excerpt_margin(self) -> int:
         """Frames by which `excerpt` is shorter than its input, on either side: 62 in Table 1."""
         return sum(self.config.dilations) if self.config.pad_front else self.config.lookahead_frames

@@ -16,7 +16,7 @@ from restorer.training import checkpoint
 from restorer.training.config import Config, ScheduleConfig
 from restorer.training.critic import critic_loss
 from restorer.training.distributed import Stop, World
-from restorer.training.generator import Generator, GeneratorConfig, leave_out_noise
+from restorer.training.generator import Generator, GeneratorConfig, leave_out
 from restorer.training.growth import grow
 from restorer.training.loader import Excerpts, load
 from restorer.training.losses import profile_loss, reconstruction, survived_loss
@@ -270,7 +270,7 @@ class Trainer:
         """Begin with the averaged weights of a checkpoint; returns the parameters that it lacks, which stay new.
 
         A larger generator begins by computing what the checkpoint does, see growth.py. One without noise leaves out
-        what the checkpoint does with noise, as if z were always 0, its mean.
+        what the checkpoint does with noise, as if z were always 0, its mean; one without a restraint makes all changes.
 
         Raises
         ------
@@ -281,11 +281,10 @@ class Trainer:
         """
         tensors, started, _ = checkpoint.load(path)
         weights = checkpoint.unprefixed("average", tensors) or checkpoint.unprefixed("generator", tensors)
-        if not self.config.generator.noise_size:
-            weights = leave_out_noise(weights)
         small = started.generator
         try:
             if isinstance(self.generator, Generator) and isinstance(small, GeneratorConfig):
+                weights = leave_out(weights, self.generator.config)
                 weights = grow(weights, small, self.generator)
             new, foreign = self.generator.load_state_dict(weights, strict=False)
         except (IndexError, RuntimeError) as error:

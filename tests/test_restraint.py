@@ -1,0 +1,197 @@
+"""Restraint: heard from the MP3 alone, learnt from what shares of the changes are worth, carried in the checkpoint."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lameenc")
+torch = pytest.importorskip("torch")
+
+from click.testing import CliRunner
+from test_generator import shaken, stream
+
+from restorer.errors import ConfigError
+from restorer.training import checkpoint
+from restorer.training.generator import BINS, UNCHANGED, Generator, GeneratorConfig, Restraint
+from restorer.training.pool_command import pool_command
+from restorer.training.restrain_command import restrain_command
+from restorer.training.restraint import (
+    SHARES,
+    Example,
+    examine,
+    gains,
+    judge,
+    learn,
+    unrestrained,
+    wanted_share,
+    with_restraint,
+)
+from restorer.training.train import Trainer
+
+SIZES = {"noise_size": 3, "lookahead_frames": 2, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
+BEST, WORST = np.array([-0.5, -0.3, -0.2, 0.0]), np.array([-0.1, -0.3, -0.5, -1.0])
+
+
+def always(restraint, share):
+    """Make it say the same whatever it hears."""
+    with torch.no_grad():
+        for layer in (restraint.tell, restraint.judge):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        restraint.judge.bias.fill_(float(np.log(share / (1 - share))))
+
+
+def noise_power(frames, holes, seed=0):
+    """Power of noise, (1, 1, frames, 1024); of its bins so many are nearly empty."""
+    draw = torch.Generator().manual_seed(seed)
+    power = torch.rand(1, 1, frames, BINS, generator=draw).log().neg()
+    return torch.where(torch.rand(power.shape, generator=draw) < holes, 1e-4, 1.0) * power
+
+
+def example(holes, odg, distances, seed=0):
+    """What is heard of noise with holes, and grades."""
+    level = 10 ** np.random.default_rng(seed).uniform(-1, 3)
+    seen, loudness = Restraint(1).statistics(noise_power(40, holes, seed) * level)
+    heard = (seen * loudness).sum(dim=2) / loudness.sum(dim=2)
+    return Example(heard.flatten().numpy()[None], odg.astype(np.float32), distances)
+
+
+@torch.no_grad()
+def test_share_scales_all_changes():
+    free = shaken(Generator(GeneratorConfig(**SIZES, fine_maps=4)))
+    held = with_restraint(free, 9)
+    frames = torch.randn(2, 2, 30, 1025, generator=torch.Generator().manual_seed(2)) * 4
+    z = torch.randn(2, 3, generator=torch.Generator().manual_seed(3))
+    (changed,) = free(frames, z)
+    given = frames[:, :, free.context_frames - 2 : -2, :BINS] * UNCHANGED
+    for share in (1e-6, 0.3, 1 - 1e-6):
+        always(held.restraint, share)
+        (restored,) = held(frames, z)
+        torch.testing.assert_close(
+            restored[..., :BINS], given + share * (changed[..., :BINS] - given), atol=1e-4, rtol=1e-4
+        )
+        assert torch.equal(restored[..., BINS:], changed[..., BINS:])
+    assert torch.equal(unrestrained(held)(frames, z)[0], changed)
+
+
+@torch.no_grad()
+def test_silence_says_nothing_and_the_past_is_forgotten():
+    restraint = shaken(Restraint(8))
+    power = torch.cat([noise_power(10, 0.3), torch.zeros(1, 1, 12, BINS), noise_power(5, 0.0)], dim=2)
+    share, memory = restraint(power)
+    assert share.shape == (1, 1, 27, 1) and memory is None
+    alone, _ = restraint(power[:, :, 22:])
+    torch.testing.assert_close(share[:, :, 22:], alone)
+    zeros = torch.zeros(1, Restraint.MAPS + 1, 7, 1)
+    _, memory = restraint(torch.zeros(1, 1, 20, BINS), zeros)
+    torch.testing.assert_close(memory, zeros, atol=1e-4, rtol=0)
+
+
+def test_wanted_shares():
+    assert wanted_share(example(0, BEST, (2.0, 1.9))) > 0.95
+    assert wanted_share(example(0, WORST, (2.0, 2.0))) < 0.05
+    assert wanted_share(example(0, WORST - 1, (8.0, 5.0))) == 1.0  # audible coding gets all changes
+    flat = np.full(4, -0.3)
+    assert wanted_share(example(0, flat, (2.0, 1.0))) > 0.9
+    assert wanted_share(example(0, flat, (2.0, 3.0))) < 0.1
+    assert wanted_share(example(0, flat, (2.0, 2.0))) == pytest.approx(np.mean(SHARES))
+    assert gains([example(0, BEST, (2.0, 2.0))], np.array([0.75]))[0] == pytest.approx(0.4)
+
+
+def test_it_learns_to_tell_holes_from_noise():
+    examples = [
+        example(holes, odg, distances, seed)
+        for seed in range(30)
+        for holes, odg, distances in ((0.3, BEST, (4.0, 3.0)), (0.0, WORST, (2.0, 2.5)))
+    ]
+    restraint = Restraint(32)
+    learn(restraint, examples[:40], steps=300)
+    shares = judge(restraint, examples[40:])
+    assert shares[::2].min() > 0.9 and shares[1::2].max() < 0.1
+    with torch.no_grad():
+        for holes, right in ((0.3, 1.0), (0.0, 0.0)):
+            heard, _ = restraint(noise_power(32, holes, seed=99) * 30.0)
+            assert heard[0, 0, -1, 0].item() == pytest.approx(right, abs=0.2)
+    again = Restraint(32)
+    learn(again, examples[:40], steps=300)
+    assert torch.equal(again.tell.weight, restraint.tell.weight)
+
+
+def test_an_example_grades_the_generator(small_config):
+    generator = Generator(small_config.generator).eval()
+    rng = np.random.default_rng(0)
+    original = rng.standard_normal(44100).astype(np.float32) * 0.1
+    coded = (original + 0.01 * rng.standard_normal(44100).astype(np.float32)) * np.float32(0.95)
+    found = examine(generator, original, coded, rng)
+    assert found.odg.shape == (len(SHARES),) and np.isfinite(found.heard).all()
+    assert found.distances_db[0] > 0
+
+
+@pytest.fixture(scope="module")
+def trained(music_dir, small_config, tmp_path_factory):
+    """A checkpoint, a pool, and what `restorer restrain` makes of them."""
+    folder = tmp_path_factory.mktemp("restraint")
+    torch.manual_seed(0)
+    generator = shaken(Generator(GeneratorConfig(**SIZES)))
+    config = dataclasses.replace(small_config, generator=generator.config)
+    checkpoint.save(
+        folder / "free.safetensors", checkpoint.prefixed("average", generator.state_dict()), config, {"step": 7}
+    )
+    words = [str(folder / "pool"), str(music_dir), "--slots", "6", "--seconds", "6", "--workers", "1", "--pairs", "6"]
+    result = CliRunner().invoke(pool_command, [*words, "--codings", "32m 128m"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    words = [str(folder / "free.safetensors"), str(folder / "held.safetensors"), "--pool", str(folder / "pool")]
+    result = CliRunner().invoke(
+        restrain_command, [*words, "--excerpts", "20", "--frames", "30", "--workers", "2"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert "ODG of the MP3" in result.output
+    return folder
+
+
+def test_command_adds_a_restraint_and_nothing_else(trained):
+    free, _, _ = checkpoint.load_generator(trained / "free.safetensors")
+    held, config, extra = checkpoint.load_generator(trained / "held.safetensors")
+    assert config.generator.restraint_frames == 30 and extra["step"] == 7
+    for name, tensor in free.state_dict().items():
+        assert torch.equal(tensor, held.state_dict()[name])
+    assert held.memory_frames == max(free.context_frames, 29)
+    frames = torch.randn(1, 2, 40, 1025)
+    with torch.no_grad():
+        pieces = stream(held, frames, torch.zeros(1, 3), [13, 1, 26])[:, :, held.context_frames :]
+        torch.testing.assert_close(pieces, held(frames, torch.zeros(1, 3))[0], atol=1e-4, rtol=1e-4)
+
+
+def test_command_takes_over_what_another_has_learnt(trained, tmp_path):
+    words = [str(trained / "free.safetensors"), str(tmp_path / "b.safetensors")]
+    result = CliRunner().invoke(restrain_command, [*words, "--like", str(trained / "held.safetensors")])
+    assert result.exit_code == 0, result.output
+    like, _, _ = checkpoint.load_generator(trained / "held.safetensors")
+    held, _, _ = checkpoint.load_generator(tmp_path / "b.safetensors")
+    for name, tensor in like.state_dict().items():
+        assert torch.equal(tensor, held.state_dict()[name])
+
+
+def test_training_goes_on_without_it_or_with_it(trained, small_config):
+    held, config, _ = checkpoint.load_generator(trained / "held.safetensors")
+    larger = dataclasses.replace(held.config, stack_maps=6)
+    for sizes in (held.config, larger, dataclasses.replace(larger, restraint_frames=0)):
+        trainer = Trainer(dataclasses.replace(config, generator=sizes))
+        assert trainer.start_from(trained / "held.safetensors") == []
+        assert (trainer.average.restraint is None) == (sizes.restraint_frames == 0)
+        for name, tensor in held.restraint.state_dict().items():
+            if sizes.restraint_frames:
+                assert torch.equal(trainer.average.restraint.state_dict()[name], tensor)
+
+
+def test_bad_requests_are_one_line(trained, tmp_path):
+    free, out = str(trained / "free.safetensors"), str(tmp_path / "out.safetensors")
+    for options, words in (
+        ([], "give either --pool"),
+        (["--pool", str(trained / "pool"), "--like", free], "give either --pool"),
+        (["--like", free], "has no restraint"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            CliRunner().invoke(restrain_command, [free, out, *options], catch_exceptions=False)
+    assert not (tmp_path / "out.safetensors").exists()

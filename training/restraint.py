@@ -1,0 +1,130 @@
+"""What a generator's `Restraint` learns from: which share of the generator's changes is best for an excerpt.
+
+The losses cannot teach it. Where much is missing they are a hundred times as large as where little is, and drown what
+matters there. So each excerpt counts alike here, and says how much of its changes it wants: PEAQ grades some shares of
+them, and the log-spectral distance has a say.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from restorer.metrics import lsd, peaq
+from restorer.training.generator import BINS, Generator, Restraint, leave_out
+from restorer.training.layers import SLOPE
+from restorer.training.mp3 import LAME_GAIN, SAMPLE_RATE
+from restorer.training.signal import analyse, restore
+
+Float32 = NDArray[np.float32]
+
+SHARES = (0.0, 0.25, 0.5, 1.0)  # of the changes, that are graded
+POOR_ODG = -1.0  # an MP3 graded below gets all changes: PEAQ marks down a full band where coding is audible anyway
+HARM = 1.0  # by which a loss of ODG counts more than a gain
+DISTANCE = 0.5  # ODG that the whole log-spectral distance is worth
+SURE = 0.02  # of that worth: shares that differ by less are nearly as good as each other
+WINDOWS = (16, 32, 64, 64, 128, 128, 256, 0)  # frames of each excerpt that are judged by; 0: all of them
+FIRMNESS, RELUCTANCE = 3.0, 0.7  # of the logits: what is learnt hedges, and firmer shares gain more (EXPERIMENTS 35)
+HELD_OUT = 10  # one excerpt in so many is not learnt from
+
+
+@dataclass(frozen=True)
+class Example:
+    """An excerpt: what is heard of it, and what shares of the changes are worth."""
+
+    heard: Float32  # (len(WINDOWS), statistics), weighted means over windows
+    odg: Float32  # of each of SHARES
+    distances_db: tuple[float, float]  # log-spectral, of the MP3 at its original's level and of the restored
+
+
+def unrestrained(generator: Generator) -> Generator:
+    """The same generator, making all of its changes."""
+    free = Generator(dataclasses.replace(generator.config, restraint_frames=0))
+    free.load_state_dict(leave_out(generator.state_dict(), free.config))
+    return free.eval()
+
+
+@torch.no_grad()
+def examine(generator: Generator, original: Float32, coded: Float32, rng: np.random.Generator) -> Example:
+    """Restore an excerpt, (samples,) at 44.1 kHz, with z = 0, and grade shares of what changed."""
+    given = coded / np.float32(LAME_GAIN)
+    z = torch.zeros(generator.config.noise_size) if generator.config.noise_size else None
+    restored = restore(generator, coded[None], z)[0]
+    change = restored - given
+    odg = [peaq(original, given + np.float32(share) * change, SAMPLE_RATE).odg for share in SHARES]
+    seen, loudness = Restraint(1).statistics(
+        analyse(torch.from_numpy(coded[None]))[..., :BINS].pow(4).sum(dim=1, keepdim=True)
+    )
+    frames = seen.shape[2]
+    heard = []
+    for window in WINDOWS:
+        length = min(window or frames, frames)
+        start = int(rng.integers(frames - length + 1))
+        weights = loudness[:, :, start : start + length] + 1e-6
+        means = (seen[:, :, start : start + length] * weights).sum(dim=2) / weights.sum(dim=2)
+        heard.append(means.flatten().numpy())
+    distances = float(lsd(original, given)), float(lsd(original, restored))
+    return Example(np.stack(heard).astype(np.float32), np.array(odg, np.float32), distances)
+
+
+def wanted_share(example: Example) -> float:
+    """The best share of the changes, as a mean over those that are about as good."""
+    odg, (before, after) = example.odg, example.distances_db
+    if odg[0] < POOR_ODG:
+        return 1.0
+    gains = odg - odg[0]
+    worth = gains + HARM * np.minimum(gains, 0) + DISTANCE * (1 - after / max(before, 1e-3)) * np.array(SHARES)
+    likely = np.exp((worth - worth.max()) / SURE)
+    return float((likely * np.array(SHARES)).sum() / likely.sum())
+
+
+def learn(restraint: Restraint, examples: list[Example], steps: int = 3000, seed: int = 0) -> None:
+    """Fit a restraint to what its examples want, then make it firmer; an example gives an input for each window."""
+    heard = torch.from_numpy(np.stack([example.heard for example in examples]))
+    wanted = torch.tensor([wanted_share(example) for example in examples])[:, None].expand(heard.shape[:2]).flatten()
+    heard = heard.flatten(0, 1)
+    mean, spread = heard.mean(dim=0), heard.std(dim=0) + 0.05
+    heard = (heard - mean) / spread
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first, last = nn.Linear(heard.shape[1], restraint.MAPS), nn.Linear(restraint.MAPS, 1)
+        optimiser = torch.optim.AdamW([*first.parameters(), *last.parameters()], weight_decay=0.2)
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+            chosen = torch.randint(0, len(heard), (256,))
+            x = functional.dropout(heard[chosen] + 0.05 * torch.randn(256, heard.shape[1]), 0.1)
+            logits = last(functional.leaky_relu(first(x), SLOPE))[:, 0]
+            loss = functional.binary_cross_entropy_with_logits(logits, wanted[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    with torch.no_grad():  # heard enters the graph as it is
+        weight = first.weight / spread
+        restraint.tell.weight.copy_(weight.view_as(restraint.tell.weight))
+        restraint.tell.bias.copy_(first.bias - weight @ mean)
+        restraint.judge.weight.copy_(FIRMNESS * last.weight.view_as(restraint.judge.weight))
+        restraint.judge.bias.copy_(FIRMNESS * last.bias - RELUCTANCE)
+
+
+@torch.no_grad()
+def judge(restraint: Restraint, examples: list[Example]) -> NDArray[np.float64]:
+    """The share for each example, from the whole of it."""
+    heard = torch.from_numpy(np.stack([example.heard[-1] for example in examples]))
+    told = restraint.summarise(heard.view(-1, restraint.STATISTICS, 1, restraint.BANDS))
+    return restraint.decide(told).flatten().double().numpy()
+
+
+def gains(examples: list[Example], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """In ODG over the MP3, for each example's share of the changes, between what was graded."""
+    return np.array([np.interp(share, SHARES, e.odg) - e.odg[0] for e, share in zip(examples, shares, strict=True)])
+
+
+def with_restraint(generator: Generator, frames: int) -> Generator:
+    """The same generator with a new restraint over so many frames, which has learnt nothing yet."""
+    restrained = Generator(dataclasses.replace(generator.config, restraint_frames=frames))
+    restrained.load_state_dict(generator.state_dict(), strict=False)
+    return restrained.eval()
