@@ -25,7 +25,6 @@ from restorer.training.generator import (
     UNCHANGED,
     FineStage,
     Generator,
-    Restraint,
     bound,
 )
 from restorer.training.growth import lower_rank
@@ -120,7 +119,7 @@ class ArrangedGenerator(nn.Module):
         if self.fine is not None:
             shapes += [(2, self.fine.memory_frames, BINS)]
         if self.restraint is not None:
-            shapes += [(Restraint.MAPS + 1, self.restraint.memory_frames, 1)]
+            shapes += [self.restraint.state_shape]
         return shapes
 
     def forward(self, frames: Tensor, z: Tensor | None, *states: Tensor) -> tuple[Tensor, ...]:

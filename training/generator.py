@@ -121,7 +121,7 @@ class Generator(nn.Module):
         if self.fine is not None:
             shapes += [(2, self.fine.memory_frames, BINS)]
         if self.restraint is not None:
-            shapes += [(Restraint.MAPS + 1, self.restraint.memory_frames, 1)]
+            shapes += [self.restraint.state_shape]
         return shapes
 
     def forward(self, frames: Tensor, z: Tensor | None = None, *states: Tensor) -> tuple[Tensor, ...]:
@@ -251,11 +251,16 @@ class Restraint(nn.Module):
     def __init__(self, frames: int):
         super().__init__()
         self.frames, self.memory_frames = frames, frames - 1
-        self.tell = nn.Conv2d(self.STATISTICS, self.MAPS, (1, self.BANDS))
-        self.judge = nn.Conv2d(self.MAPS, 1, 1)
+        self.tell = nn.Linear(self.STATISTICS * self.BANDS, self.MAPS)
+        self.judge = nn.Linear(self.MAPS, 1)
         self.register_buffer("depths", torch.tensor(self.DEPTHS).view(-1, 1, 1), persistent=False)
         he_initialise(self.tell)
         he_initialise(self.judge)
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(maps, frames, bins) of the memory."""
+        return self.MAPS + 1, self.memory_frames, 1
 
     def statistics(self, power: Tensor) -> tuple[Tensor, Tensor]:
         """Of each frame and band, (B, STATISTICS, T, BANDS), and loudness, (B, 1, T, 1), from power (B, 1, T, 1024)."""
@@ -284,11 +289,11 @@ class Restraint(nn.Module):
     def summarise(self, seen: Tensor) -> Tensor:
         """Of each frame, (B, T, MAPS), from its statistics; sums that are the same however many frames there are."""
         frames = seen.transpose(1, 2).flatten(2).unsqueeze(2)
-        return (frames * self.tell.weight.flatten(1)).sum(dim=3) + self.tell.bias
+        return (frames * self.tell.weight).sum(dim=3) + self.tell.bias
 
     def decide(self, means: Tensor) -> Tensor:
         """The share, (B, 1, T, 1), from means of what `summarise` gives, (B, T, MAPS)."""
-        weighed = functional.leaky_relu(means, SLOPE) * self.judge.weight.flatten()
+        weighed = functional.leaky_relu(means, SLOPE) * self.judge.weight
         return torch.sigmoid(weighed.sum(dim=2) + self.judge.bias)[:, None, :, None]
 
 

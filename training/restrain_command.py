@@ -12,15 +12,15 @@ import click
 import numpy as np
 import torch
 
-from restorer.errors import ConfigError, RestorerError
+from restorer.errors import ConfigError
 from restorer.training import checkpoint
+from restorer.training.evaluation_summary import WORSE_ODG
 from restorer.training.generator import Generator
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.pool import Pool
 from restorer.training.restraint import HELD_OUT, Example, examine, gains, judge, learn, unrestrained, with_restraint
 
 SECONDS = 6
-WORSE_ODG = 0.1
 GRADES = (-4.0, -2.0, -1.0, -0.5, -0.2, 0.3)  # of the MP3s, between which the table tells excerpts apart
 FEWEST = 20  # excerpts that something can be learnt from
 
@@ -66,7 +66,7 @@ def restrain_command(
         restrained = _take_over(generator, like)
     else:
         assert pool_dir is not None
-        restrained = with_restraint(unrestrained(generator), frames)
+        restrained = with_restraint(generator, frames)
         found = _examine(checkpoint_file, pool_dir, excerpts, seed, workers or os.cpu_count() or 1)
         learnt = [example for index, example in enumerate(found) if index % HELD_OUT]
         assert restrained.restraint is not None
@@ -83,7 +83,7 @@ def _take_over(generator: Generator, like: Path) -> Generator:
     other, _, _ = checkpoint.load_generator(like)
     if not isinstance(other, Generator) or other.restraint is None:
         raise ConfigError(f"'{like}' has no restraint to take over")
-    restrained = with_restraint(unrestrained(generator), other.config.restraint_frames)
+    restrained = with_restraint(generator, other.config.restraint_frames)
     assert restrained.restraint is not None
     restrained.restraint.load_state_dict(other.restraint.state_dict())
     return restrained
@@ -114,8 +114,6 @@ def _examine_one(place: tuple[int, int]) -> Example:
 
 def _table(examples: list[Example], shares: np.ndarray) -> Iterable[str]:
     """How excerpts that were not learnt from fare, by the grade of their MP3s."""
-    if not examples:
-        raise RestorerError("no excerpt was left over to measure with")
     yield "ODG of the MP3       n  share  gain: all changes  worse  with restraint  worse"
     free, held = gains(examples, np.ones(len(examples))), gains(examples, shares)
     graded = np.array([example.odg[0] for example in examples])

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from restorer.metrics import lsd, peaq
-from restorer.training.generator import BINS, Generator, Restraint, leave_out
+from restorer.training.generator import Generator, Restraint, bound, leave_out
 from restorer.training.layers import SLOPE
 from restorer.training.mp3 import LAME_GAIN, SAMPLE_RATE
 from restorer.training.signal import analyse, restore
@@ -56,9 +56,7 @@ def examine(generator: Generator, original: Float32, coded: Float32, rng: np.ran
     restored = restore(generator, coded[None], z)[0]
     change = restored - given
     odg = [peaq(original, given + np.float32(share) * change, SAMPLE_RATE).odg for share in SHARES]
-    seen, loudness = Restraint(1).statistics(
-        analyse(torch.from_numpy(coded[None]))[..., :BINS].pow(4).sum(dim=1, keepdim=True)
-    )
+    seen, loudness = Restraint(1).statistics(bound(analyse(torch.from_numpy(coded[None])))[1])
     frames = seen.shape[2]
     heard = []
     for window in WINDOWS:
@@ -104,9 +102,9 @@ def learn(restraint: Restraint, examples: list[Example], steps: int = 3000, seed
             optimiser.step()
     with torch.no_grad():  # heard enters the graph as it is
         weight = first.weight / spread
-        restraint.tell.weight.copy_(weight.view_as(restraint.tell.weight))
+        restraint.tell.weight.copy_(weight)
         restraint.tell.bias.copy_(first.bias - weight @ mean)
-        restraint.judge.weight.copy_(FIRMNESS * last.weight.view_as(restraint.judge.weight))
+        restraint.judge.weight.copy_(FIRMNESS * last.weight)
         restraint.judge.bias.copy_(FIRMNESS * last.bias - RELUCTANCE)
 
 
@@ -124,7 +122,7 @@ def gains(examples: list[Example], shares: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def with_restraint(generator: Generator, frames: int) -> Generator:
-    """The same generator with a new restraint over so many frames, which has learnt nothing yet."""
+    """The same generator with a restraint over so many frames, which it has yet to learn where it had none."""
     restrained = Generator(dataclasses.replace(generator.config, restraint_frames=frames))
     restrained.load_state_dict(generator.state_dict(), strict=False)
     return restrained.eval()
