@@ -17,12 +17,15 @@ from restorer.training.generator import BINS, UNCHANGED, Generator, GeneratorCon
 from restorer.training.pool_command import pool_command
 from restorer.training.restrain_command import restrain_command
 from restorer.training.restraint import (
+    POOR_ODG,
     SHARES,
     Example,
     examine,
+    fingerprint,
     gains,
     judge,
     learn,
+    load_examples,
     unrestrained,
     wanted_share,
     with_restraint,
@@ -124,8 +127,11 @@ def test_an_example_grades_the_generator(small_config):
     original = rng.standard_normal(44100).astype(np.float32) * 0.1
     coded = (original + 0.01 * rng.standard_normal(44100).astype(np.float32)) * np.float32(0.95)
     found = examine(generator, original, coded, rng)
-    assert found.odg.shape == (len(SHARES),) and np.isfinite(found.heard).all()
+    assert found.odg.shape == (len(SHARES),) and np.isfinite(found.heard).all() and np.isfinite(found.odg).all()
     assert found.distances_db[0] > 0
+    rough = (original + 0.1 * rng.standard_normal(44100).astype(np.float32)) * np.float32(0.95)
+    audible = examine(generator, original, rough, rng, whole=False)  # no share needs grading
+    assert audible.odg[0] < POOR_ODG and np.isnan(audible.odg[1:]).all() and wanted_share(audible) == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +149,19 @@ def trained(music_dir, small_config, tmp_path_factory):
     assert result.exit_code == 0, result.output
     words = [str(folder / "free.safetensors"), str(folder / "held.safetensors"), "--pool", str(folder / "pool")]
     result = CliRunner().invoke(
-        restrain_command, [*words, "--excerpts", "20", "--frames", "30", "--workers", "2"], catch_exceptions=False
+        restrain_command,
+        [
+            *words,
+            "--excerpts",
+            "20",
+            "--frames",
+            "30",
+            "--workers",
+            "2",
+            "--grades",
+            str(folder / "grades.safetensors"),
+        ],
+        catch_exceptions=False,
     )
     assert result.exit_code == 0, result.output
     assert "ODG of the MP3" in result.output
@@ -173,6 +191,35 @@ def test_command_takes_over_what_another_has_learnt(trained, tmp_path):
         assert torch.equal(tensor, held.state_dict()[name])
 
 
+def test_grades_are_kept_and_learnt_from_again(trained, tmp_path):
+    free, grades = str(trained / "free.safetensors"), tmp_path / "grades.safetensors"
+    grades.write_bytes((trained / "grades.safetensors").read_bytes())
+    weights = fingerprint(checkpoint.load_generator(free)[0])
+    kept = load_examples(grades, weights)
+    assert len(kept) == 20 and np.isfinite(kept[0].odg).all()
+
+    def restrain(name, *options):
+        words = [free, str(tmp_path / name), "--frames", "30", "--grades", str(grades), *options]
+        result = CliRunner().invoke(restrain_command, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return checkpoint.load_generator(tmp_path / name)[0]
+
+    again = restrain("again.safetensors")
+    first, _, _ = checkpoint.load_generator(trained / "held.safetensors")
+    assert torch.equal(again.restraint.tell.weight, first.restraint.tell.weight)
+    assert fingerprint(again) == weights
+
+    restrain("more.safetensors", "--pool", str(trained / "pool"), "--excerpts", "3", "--workers", "1")
+    more = load_examples(grades, weights)
+    assert len(more) == 23
+    np.testing.assert_array_equal(more[19].heard, kept[19].heard)
+    with pytest.raises(ConfigError, match="other weights"):
+        load_examples(grades, "others")
+    grades.write_bytes(b"no grades")
+    with pytest.raises(ConfigError, match="holds no grades"):
+        load_examples(grades, weights)
+
+
 def test_training_goes_on_without_it_or_with_it(trained, small_config):
     held, config, _ = checkpoint.load_generator(trained / "held.safetensors")
     larger = dataclasses.replace(held.config, stack_maps=6)
@@ -189,6 +236,7 @@ def test_bad_requests_are_one_line(trained, tmp_path):
     free, out = str(trained / "free.safetensors"), str(tmp_path / "out.safetensors")
     for options, words in (
         ([], "give either --pool"),
+        (["--grades", out], "0 graded excerpts are too few"),
         (["--pool", str(trained / "pool"), "--like", free], "give either --pool"),
         (["--like", free], "has no restraint"),
     ):

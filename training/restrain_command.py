@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import multiprocessing
-import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,11 +17,24 @@ from restorer.training.evaluation_summary import WORSE_ODG
 from restorer.training.generator import Generator
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.pool import Pool
-from restorer.training.restraint import HELD_OUT, Example, examine, gains, judge, learn, unrestrained, with_restraint
+from restorer.training.restraint import (
+    HELD_OUT,
+    Example,
+    examine,
+    fingerprint,
+    gains,
+    judge,
+    learn,
+    load_examples,
+    save_examples,
+    unrestrained,
+    with_restraint,
+)
 
 SECONDS = 6
 GRADES = (-4.0, -2.0, -1.0, -0.5, -0.2, 0.3)  # of the MP3s, between which the table tells excerpts apart
 FEWEST = 20  # excerpts that something can be learnt from
+KEPT_EVERY = 200  # of them, grades reach their file
 
 _examiner: tuple[Generator, Pool] | None = None
 
@@ -34,7 +46,13 @@ _examiner: tuple[Generator, Pool] | None = None
     "--pool", "pool_dir", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Pairs to learn from."
 )
 @click.option("--like", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take another's restraint.")
-@click.option("--excerpts", default=3000, type=click.IntRange(FEWEST), help=f"Of {SECONDS} s, that are graded.")
+@click.option("--excerpts", default=3000, type=click.IntRange(1), help=f"Of {SECONDS} s, that are graded.")
+@click.option(
+    "--grades",
+    "grades_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that keeps what is graded beside what it holds; without --pool that alone is learnt from.",
+)
 @click.option("--frames", default=256, type=click.IntRange(2, 4096), help="11.6 ms each, over which it judges.")
 @click.option("--seed", default=0, help="Of the excerpts.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one for each core.")
@@ -44,6 +62,7 @@ def restrain_command(
     pool_dir: Path | None,
     like: Path | None,
     excerpts: int,
+    grades_file: Path | None,
     frames: int,
     seed: int,
     workers: int | None,
@@ -53,10 +72,10 @@ def restrain_command(
     Excerpts of a pool (`restorer pool`, with pairs of 6 s at least, of every coding from the worst to the best) are
     restored, and PEAQ and the log-spectral distance say how much of the changes each should get; the part learns to
     tell that from the MP3 alone, and knows nothing of codings that the pool lacks. An excerpt takes a process a second
-    or two. Or take over, with --like, what another checkpoint has learnt.
+    or two: --grades keeps them. Or take over, with --like, what another checkpoint has learnt.
     """
-    if (pool_dir is None) == (like is None):
-        raise ConfigError("give either --pool, to learn from, or --like, a checkpoint that has learnt")
+    if (like is None) == (pool_dir is None and grades_file is None):
+        raise ConfigError("give either --pool or --grades, to learn from, or --like, a checkpoint that has learnt")
     generator, config, extra = checkpoint.load_generator(checkpoint_file)
     if not isinstance(generator, Generator):
         raise ConfigError(
@@ -65,9 +84,19 @@ def restrain_command(
     if like is not None:
         restrained = _take_over(generator, like)
     else:
-        assert pool_dir is not None
         restrained = with_restraint(generator, frames)
-        found = _examine(checkpoint_file, pool_dir, excerpts, seed, workers or os.cpu_count() or 1)
+        weights = fingerprint(generator)
+        found = load_examples(grades_file, weights) if grades_file is not None and grades_file.exists() else []
+        if pool_dir is not None:
+            indices = range(len(found), len(found) + excerpts)
+            with click.progressbar(length=excerpts, label="grading", show_pos=True) as bar:
+                for example in _examine(checkpoint_file, pool_dir, indices, seed, workers):
+                    found.append(example)
+                    bar.update(1)
+                    if grades_file is not None and (len(found) % KEPT_EVERY == 0 or len(found) == indices.stop):
+                        save_examples(grades_file, found, weights)
+        if len(found) < FEWEST:
+            raise ConfigError(f"{len(found)} graded excerpts are too few to learn from, {FEWEST} the fewest")
         learnt = [example for index, example in enumerate(found) if index % HELD_OUT]
         assert restrained.restraint is not None
         learn(restrained.restraint, learnt)
@@ -89,12 +118,12 @@ def _take_over(generator: Generator, like: Path) -> Generator:
     return restrained
 
 
-def _examine(checkpoint_file: Path, pool_dir: Path, count: int, seed: int, workers: int) -> list[Example]:
+def _examine(
+    checkpoint_file: Path, pool_dir: Path, indices: range, seed: int, workers: int | None
+) -> Iterable[Example]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin, (checkpoint_file, pool_dir)) as executor:
-        results = executor.map(_examine_one, [(index, seed) for index in range(count)], chunksize=4)
-        with click.progressbar(results, length=count, label="grading", show_pos=True) as bar:
-            return list(bar)
+        yield from executor.map(_examine_one, [(index, seed) for index in indices], chunksize=4)
 
 
 def _begin(checkpoint_file: Path, pool_dir: Path) -> None:
@@ -109,7 +138,7 @@ def _examine_one(place: tuple[int, int]) -> Example:
     assert _examiner is not None
     (index, seed), (generator, pool) = place, _examiner
     original, coded, _ = pool.draw(index, SECONDS * SAMPLE_RATE, seed)
-    return examine(generator, original, coded, np.random.default_rng([seed, index]))
+    return examine(generator, original, coded, np.random.default_rng([seed, index]), whole=index % HELD_OUT == 0)
 
 
 def _table(examples: list[Example], shares: np.ndarray) -> Iterable[str]:

@@ -6,19 +6,25 @@ them, and the log-spectral distance has a say.
 """
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import nn
 from torch.nn import functional
 
+from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import lsd, peaq
 from restorer.training.generator import Generator, Restraint, bound, leave_out
 from restorer.training.layers import SLOPE
 from restorer.training.mp3 import LAME_GAIN, SAMPLE_RATE
 from restorer.training.signal import analyse, restore
+from restorer.whole_file import whole_file
 
 Float32 = NDArray[np.float32]
 
@@ -28,8 +34,9 @@ HARM = 1.0  # by which a loss of ODG counts more than a gain
 DISTANCE = 0.5  # ODG that the whole log-spectral distance is worth
 SURE = 0.02  # of that worth: shares that differ by less are nearly as good as each other
 WINDOWS = (16, 32, 64, 64, 128, 128, 256, 0)  # frames of each excerpt that are judged by; 0: all of them
-FIRMNESS, RELUCTANCE = 3.0, 0.7  # of the logits: what is learnt hedges, and firmer shares gain more (EXPERIMENTS 35)
+FIRMNESS, RELUCTANCE = 3.0, 2.7  # of the logits: what is learnt hedges, and in doubt less is better (EXPERIMENTS 37)
 HELD_OUT = 10  # one excerpt in so many is not learnt from
+COLUMNS = ("heard", "odg", "distances_db")  # of an `Example`
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Example:
     """An excerpt: what is heard of it, and what shares of the changes are worth."""
 
     heard: Float32  # (len(WINDOWS), statistics), weighted means over windows
-    odg: Float32  # of each of SHARES
-    distances_db: tuple[float, float]  # log-spectral, of the MP3 at its original's level and of the restored
+    odg: Float32  # of each of SHARES; not a number where it was not needed
+    distances_db: Float32  # (2,) log-spectral, of the MP3 at its original's level and of the restored
 
 
 def unrestrained(generator: Generator) -> Generator:
@@ -49,13 +56,23 @@ def unrestrained(generator: Generator) -> Generator:
 
 
 @torch.no_grad()
-def examine(generator: Generator, original: Float32, coded: Float32, rng: np.random.Generator) -> Example:
-    """Restore an excerpt, (samples,) at 44.1 kHz, with z = 0, and grade shares of what changed."""
+def examine(
+    generator: Generator, original: Float32, coded: Float32, rng: np.random.Generator, *, whole: bool = True
+) -> Example:
+    """Restore an excerpt, (samples,) at 44.1 kHz, with z = 0, and grade shares of what changed.
+
+    Not `whole`: only as far as `wanted_share` needs it, which is soon known where coding is audible.
+    """
     given = coded / np.float32(LAME_GAIN)
-    z = torch.zeros(generator.config.noise_size) if generator.config.noise_size else None
-    restored = restore(generator, coded[None], z)[0]
-    change = restored - given
-    odg = [peaq(original, given + np.float32(share) * change, SAMPLE_RATE).odg for share in SHARES]
+    odg, distances = [peaq(original, given, SAMPLE_RATE).odg], [np.nan] * 2
+    if whole or odg[0] >= POOR_ODG:
+        z = torch.zeros(generator.config.noise_size) if generator.config.noise_size else None
+        restored = restore(generator, coded[None], z)[0]
+        change = restored - given
+        odg += [peaq(original, given + np.float32(share) * change, SAMPLE_RATE).odg for share in SHARES[1:]]
+        distances = [float(lsd(original, given)), float(lsd(original, restored))]
+    else:
+        odg += [np.nan] * (len(SHARES) - 1)
     seen, loudness = Restraint(1).statistics(bound(analyse(torch.from_numpy(coded[None])))[1])
     frames = seen.shape[2]
     heard = []
@@ -65,8 +82,7 @@ def examine(generator: Generator, original: Float32, coded: Float32, rng: np.ran
         weights = loudness[:, :, start : start + length] + 1e-6
         means = (seen[:, :, start : start + length] * weights).sum(dim=2) / weights.sum(dim=2)
         heard.append(means.flatten().numpy())
-    distances = float(lsd(original, given)), float(lsd(original, restored))
-    return Example(np.stack(heard).astype(np.float32), np.array(odg, np.float32), distances)
+    return Example(np.stack(heard).astype(np.float32), np.array(odg, np.float32), np.array(distances, np.float32))
 
 
 def wanted_share(example: Example) -> float:
@@ -110,7 +126,7 @@ def learn(restraint: Restraint, examples: list[Example], steps: int = 3000, seed
 
 @torch.no_grad()
 def judge(restraint: Restraint, examples: list[Example]) -> NDArray[np.float64]:
-    """The share for each example, from the whole of it."""
+    """The share for each example, from the last of its windows, the whole excerpt."""
     heard = torch.from_numpy(np.stack([example.heard[-1] for example in examples]))
     told = restraint.summarise(heard.view(-1, restraint.STATISTICS, 1, restraint.BANDS))
     return restraint.decide(told).flatten().double().numpy()
@@ -126,3 +142,46 @@ def with_restraint(generator: Generator, frames: int) -> Generator:
     restrained = Generator(dataclasses.replace(generator.config, restraint_frames=frames))
     restrained.load_state_dict(generator.state_dict(), strict=False)
     return restrained.eval()
+
+
+def save_examples(path: Path, examples: list[Example], weights: str) -> None:
+    """Keep examples in a safetensors file, with the `fingerprint` of the weights whose changes were graded.
+
+    Raises
+    ------
+    RestorerError
+        The disk is full or refuses otherwise; what was there before is still there.
+    """
+    columns = {name: np.stack([getattr(example, name) for example in examples]) for name in COLUMNS}
+    try:
+        with whole_file(path) as partial:
+            save_file(columns, partial, {"weights": weights})
+    except (OSError, SafetensorError) as error:
+        raise RestorerError(f"cannot write '{path}': {error}") from error
+
+
+def load_examples(path: Path, weights: str) -> list[Example]:
+    """What `save_examples` kept.
+
+    Raises
+    ------
+    ConfigError
+        The file holds no grades, or those of other weights.
+    """
+    try:
+        with safe_open(path, "numpy") as kept:
+            of = (kept.metadata() or {}).get("weights")
+            columns = [kept.get_tensor(name) for name in COLUMNS]
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"'{path}' holds no grades: {error}") from error
+    if of != weights:
+        raise ConfigError(f"the grades in '{path}' are those of other weights")
+    return [Example(*row) for row in zip(*columns, strict=True)]
+
+
+def fingerprint(generator: Generator) -> str:
+    """The same for two generators whose changes are the same: of their weights but for those of the restraint."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(unrestrained(generator).state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
