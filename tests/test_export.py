@@ -104,7 +104,7 @@ def test_released_model_is_the_released_checkpoint(name, channels):
     expected = restore(generator, coded, z)
     changes = expected - coded / np.float32(LAME_GAIN)
     assert (restorer(coded, 44100, seed=5) - expected).std() < 0.1 * changes.std()
-    assert changes.std() > 0.1 * coded.std()
+    assert changes.std() > 0.02 * coded.std()  # some 30 dB below: nearly all of a song lies below the cut-off
 
 
 def test_without_noise_it_is_the_restoration_of_the_mean_noise(small_checkpoint, small_model, tmp_path):
