@@ -29,7 +29,7 @@ from restorer.model_checks import check_model, read_model
 from restorer.model_file import ModelInfo
 from restorer.training import checkpoint
 from restorer.training.config import Config
-from restorer.training.generator import Generator, leave_out
+from restorer.training.generator import Generator, without
 from restorer.transform import Analysis
 from restorer.whole_file import whole_file
 
@@ -218,9 +218,8 @@ def without_noise(generator: Generator, config: Config) -> tuple[Generator, Conf
     """
     if type(generator) is not Generator or not generator.config.noise_size:
         raise ConfigError("--deterministic is for generators of the kind compact that have noise")
-    fixed = Generator(replace(generator.config, noise_size=0))
-    fixed.load_state_dict(leave_out(generator.state_dict(), fixed.config))
-    return fixed.eval(), replace(config, name="deterministic", generator=fixed.config)
+    fixed = without(generator, "noise_size")
+    return fixed, replace(config, name="deterministic", generator=fixed.config)
 
 
 def export_checkpoint(

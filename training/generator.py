@@ -16,7 +16,7 @@ How much of all that is made is decided over seconds (`Restraint`): little where
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -306,6 +306,13 @@ def leave_out(weights: dict[str, Tensor], config: GeneratorConfig) -> dict[str, 
         part for part, there in (("noise.", config.noise_size), ("restraint.", config.restraint_frames)) if not there
     ]
     return {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(lacking))}
+
+
+def without(generator: Generator, *sizes: str) -> Generator:
+    """The same generator without the parts whose sizes in the config are named, as `leave_out` has it."""
+    lesser = Generator(replace(generator.config, **dict.fromkeys(sizes, 0)))
+    lesser.load_state_dict(leave_out(generator.state_dict(), lesser.config))
+    return lesser.eval()
 
 
 def surroundings(power: Tensor, bins: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from restorer.errors import ConfigError, RestorerError
 from restorer.metrics import lsd, peaq
-from restorer.training.generator import Generator, Restraint, bound, leave_out
+from restorer.training.generator import Generator, Restraint, bound, without
 from restorer.training.layers import SLOPE
 from restorer.training.mp3 import LAME_GAIN, SAMPLE_RATE
 from restorer.training.signal import analyse, restore
@@ -50,9 +50,7 @@ class Example:
 
 def unrestrained(generator: Generator) -> Generator:
     """The same generator, making all of its changes."""
-    free = Generator(dataclasses.replace(generator.config, restraint_frames=0))
-    free.load_state_dict(leave_out(generator.state_dict(), free.config))
-    return free.eval()
+    return without(generator, "restraint_frames")
 
 
 @torch.no_grad()
