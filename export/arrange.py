@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from restorer.export.arrange_restraint import ArrangedRestraint
 from restorer.training.generator import (
     BINS,
     CONTRAST_SCALE,
@@ -91,7 +92,7 @@ class ArrangedGenerator(nn.Module):
         self.hint = None if generator.fine is None else generator.fine.hint.conv
         self.around = Surroundings(c.whitening_bins)
         self.fine = PairedFineStage(generator.fine) if generator.fine is not None else None
-        self.restraint = generator.restraint
+        self.restraint = None if generator.restraint is None else ArrangedRestraint(generator.restraint)
         with torch.no_grad():
             self.front.weight[:, :2] *= SCALE
             self.front.weight[:, 2] *= LEVEL_SCALE
@@ -161,11 +162,13 @@ class ArrangedGenerator(nn.Module):
             seen = recall(torch.cat([around, power + POWER_FLOOR], dim=1).log(), 2)
             more, fills = self.fine(seen, subpixel(self.hint(y), 8)).split([1, copies], dim=1)
             mask, gains = mask + more, gains + level * fills
-        y = self.add_copies(x * (1 + torch.tanh(mask)) + added, x / level, gains)
-        if self.restraint is not None:
+        y = self.add_copies(x * torch.tanh(mask) + added, x / level, gains)
+        if self.restraint is None:
+            y = x + y
+        else:
             share, state = self.restraint(newest_power, next(memory))
             next_states.append(state)
-            y = share * y + (UNCHANGED - UNCHANGED * share) * x
+            y = share * y + ((1 - UNCHANGED) * share + UNCHANGED) * x
         return (torch.cat([y, frames[..., BINS:]], dim=3), *next_states)
 
 
@@ -206,7 +209,7 @@ class Surroundings(nn.Module):
         self.count = nn.Parameter(1 / count)
 
     def forward(self, power: Tensor) -> Tensor:
-        return subpixel(self.sums(power), self.sums.out_channels) * self.count
+        return self.sums(power).permute(0, 2, 3, 1).reshape(power.shape) * self.count
 
 
 def _gate(conv: nn.Conv2d, x: Tensor) -> Tensor:

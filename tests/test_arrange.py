@@ -8,7 +8,8 @@ pytest.importorskip("onnxscript")
 from test_generator import shaken, stream
 
 from restorer.export.arrange import ArrangedGenerator, PairedFineStage, Surroundings, balance
-from restorer.training.generator import Generator, GeneratorConfig, surroundings
+from restorer.export.arrange_restraint import ArrangedRestraint
+from restorer.training.generator import Generator, GeneratorConfig, Restraint, surroundings
 from restorer.training.layers import subpixel
 
 
@@ -72,6 +73,23 @@ def test_pairs_of_bins_are_the_fine_stage():
     got = PairedFineStage(stage)(torch.cat([around, power], dim=1).log(), hints)
     assert got.shape == expected.shape == (2, 6, 6, 1024)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 40])
+@torch.no_grad()
+def test_arranged_restraint_is_the_same_function(frames):
+    restraint = shaken(Restraint(frames))
+    power = torch.rand(2, 1, 30, 1024, generator=torch.Generator().manual_seed(5)).log().neg() * 20
+    power[:, :, 12:18] = 0
+    arranged = ArrangedRestraint(restraint)
+    assert arranged.state_shape == (32, frames - 1, 1)
+    expected, _ = restraint(power)
+    memory, pieces = torch.zeros(2, *arranged.state_shape), []
+    for piece in power.split([1, 7, 22], dim=2):
+        share, memory = arranged(piece, memory)
+        pieces.append(share)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("width", [1, 9, 33])

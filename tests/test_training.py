@@ -343,3 +343,20 @@ def test_losses_judge_everything_where_the_mp3_reaches_as_far_as_the_original():
     kept[1, ..., 500:] = 0  # 10.8 kHz
     judged = judged_bandwidth(kept, own)
     assert judged[0] > 22050 + 300 and judged[1] == own[1]
+
+
+def test_relative_distance_counts_excerpts_alike_however_good_their_mp3s():
+    draw = torch.Generator().manual_seed(0)
+    original, error = torch.randn(2, 2, 22050, generator=draw) * torch.tensor([[[0.1]], [[0.01]]])
+    coded, band = 0.95 * (original + error * torch.tensor([[1.0], [0.3]])), torch.full((2,), 22400.0)
+    config = LossConfig(relative=1.0)
+
+    def distance(first: float, second: float) -> float:
+        restored = original + error * torch.tensor([[first], [second]])
+        return float(reconstruction(restored, original, coded, band, config)["relative"])
+
+    assert distance(0, 0) < 0.1
+    assert distance(1.0, 0.3) == pytest.approx(1, abs=0.05)
+    assert distance(2.0, 0.3) > 1.3 and distance(1.0, 0.6) > 1.3
+    assert distance(0.0, 0.3) < 0.6 and distance(1.0, 0.0) < 0.6
+    assert "relative" not in reconstruction(original, original, coded, band, LossConfig())

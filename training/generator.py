@@ -247,6 +247,7 @@ class Restraint(nn.Module):
     FLOOR = 1e-6  # of power: low-passes and holes are seen 30 dB further down than by all else
     DEPTHS = (0.0, 2.0, 4.0, 6.0, 9.0)  # of log power below that of its band's mean
     STATISTICS = 1 + len(DEPTHS)  # of each band
+    SILENCE = 1e-3  # of loudness, added to what the means are divided by
 
     def __init__(self, frames: int):
         super().__init__()
@@ -267,7 +268,7 @@ class Restraint(nn.Module):
         level = (self._means(power) + self.FLOOR).log()
         below = level.unsqueeze(4) - (power + self.FLOOR).log().unflatten(3, (self.BANDS, self.BINS_EACH))
         beyond = self._means(functional.relu(below.flatten(3) - self.depths))
-        loudness = functional.relu(level - math.log(self.FLOOR)).mean(dim=3, keepdim=True)
+        loudness = level.mean(dim=3, keepdim=True) - math.log(self.FLOOR)
         return torch.cat([level, beyond], dim=1), loudness
 
     def _means(self, x: Tensor) -> Tensor:
@@ -281,20 +282,17 @@ class Restraint(nn.Module):
         if memory is None:
             told = functional.pad(told, (0, 0, self.memory_frames, 0))
         told, memory = remember(told, memory, self.memory_frames)
-        # A window more than there are frames: for a single one ONNX Runtime would add up in another order.
-        windows = functional.avg_pool1d(functional.pad(told.squeeze(3), (0, 1)), self.frames, stride=1)[:, :, :-1]
+        windows = functional.avg_pool1d(told.squeeze(3), self.frames, stride=1)
         means, weight = windows.mT.split([self.MAPS, 1], dim=2)
-        return self.decide(means / (weight + 1e-4)), memory
+        return self.decide(means / (weight + self.SILENCE)), memory
 
     def summarise(self, seen: Tensor) -> Tensor:
-        """Of each frame, (B, T, MAPS), from its statistics; sums that are the same however many frames there are."""
-        frames = seen.transpose(1, 2).flatten(2).unsqueeze(2)
-        return (frames * self.tell.weight).sum(dim=3) + self.tell.bias
+        """Of each frame, (B, T, MAPS), from its statistics."""
+        return self.tell(seen.transpose(1, 2).flatten(2))
 
     def decide(self, means: Tensor) -> Tensor:
         """The share, (B, 1, T, 1), from means of what `summarise` gives, (B, T, MAPS)."""
-        weighed = functional.leaky_relu(means, SLOPE) * self.judge.weight
-        return torch.sigmoid(weighed.sum(dim=2) + self.judge.bias)[:, None, :, None]
+        return torch.sigmoid(self.judge(functional.leaky_relu(means, SLOPE)))[:, None]
 
 
 def leave_out(weights: dict[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:

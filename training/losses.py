@@ -18,6 +18,7 @@ SNR_PER_DB = 0.15  # so much of the distortion index a decibel of signal-to-nois
 PROFILE_FLOOR = (
     0.1  # keeps the slope of eq. 3 below 100; at 0.01 rare excerpts had thirty times the gradient of all else
 )
+SMALLEST_DB = 0.5  # log-spectral distance of an MP3 that is as good as its original
 MASKED = 0.05  # share of a band's energy that an error there may have before it is heard, about -13 dB
 
 
@@ -28,6 +29,7 @@ class LossConfig:
     magnitude: float = 2.0  # L1 of square-rooted magnitudes, several windows
     log_magnitude: float = 0.25  # L1 of log power, several windows: what the log-spectral distance sees
     distance: float = 0.0  # log-spectral distance in dB, the metric itself: sees holes, whose errors are large
+    relative: float = 0.0  # the same over what the MP3 has of it, so that excerpts of all bitrates count alike
     bands: float = 0.3  # L1 of log power pooled over bands and time: the right energy, whatever the fine structure
     noise_to_mask: float = 0.2  # log of magnitude error over what the original masks, per band, as in PEAQ's NMR
     hearing: float = 0.0  # fall of PEAQ's distortion index through what differs, see hearing.py
@@ -124,6 +126,8 @@ def reconstruction(
     terms = {name: total / len(config.windows) for name, total in totals.items()}
     if not config.distance:
         del terms["distance"]
+    if config.relative:
+        terms["relative"] = relative_distance(restored, original, coded, bandwidth_hz)
     if config.hearing or config.harm:
         reference = listen(original)
         heard = hearing_loss(listen(restored), reference, bandwidth_hz)
@@ -131,6 +135,24 @@ def reconstruction(
         if config.harm:
             terms["harm"] = harm_loss(heard, reference, restored, original, coded, bandwidth_hz)
     return terms
+
+
+def relative_distance(restored: Tensor, original: Tensor, coded: Tensor, bandwidth_hz: Tensor) -> Tensor:
+    """Log-spectral distance of each excerpt, over that of the MP3 at its original's level; the mean over the batch.
+
+    Shape: restored, original, coded (B, samples); bandwidth_hz (B,) -> scalar.
+    """
+    weight = below(bandwidth_hz, WINDOW // 2 + 1)
+    reference = (magnitudes(original, WINDOW) + POWER_FLOOR).log()
+
+    def distance_db(audio: Tensor) -> Tensor:
+        square = ((magnitudes(audio, WINDOW) + POWER_FLOOR).log() - reference).square() * weight
+        square = square.sum(dim=2) / weight.sum(dim=2).clamp(min=1) + 1e-4
+        return (10 / math.log(10)) * square.sqrt().mean(dim=1)
+
+    with torch.no_grad():
+        before = distance_db(coded / LAME_GAIN).clamp(min=SMALLEST_DB)
+    return (distance_db(restored) / before).mean()
 
 
 def survived_loss(restored: Tensor, original: Tensor, kept: Tensor, kept_share: Tensor | None = None) -> Tensor:

@@ -18,11 +18,11 @@ from restorer.training.generator import Generator
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.pool import Pool
 from restorer.training.restraint import (
-    HELD_OUT,
     Example,
     examine,
     fingerprint,
     gains,
+    held_out,
     judge,
     learn,
     load_examples,
@@ -97,10 +97,11 @@ def restrain_command(
                         save_examples(grades_file, found, weights)
         if len(found) < FEWEST:
             raise ConfigError(f"{len(found)} graded excerpts are too few to learn from, {FEWEST} the fewest")
-        learnt = [example for index, example in enumerate(found) if index % HELD_OUT]
+        learnt = [example for index, example in enumerate(found) if not held_out(index)]
+        kept_out = [example for index, example in enumerate(found) if held_out(index)]
         assert restrained.restraint is not None
         learn(restrained.restraint, learnt)
-        for line in _table(found[::HELD_OUT], judge(restrained.restraint, found[::HELD_OUT])):
+        for line in _table(kept_out, judge(restrained.restraint, kept_out)):
             click.echo(line)
     config = dataclasses.replace(config, generator=restrained.config)
     checkpoint.save(out, checkpoint.prefixed("average", restrained.state_dict()), config, extra)
@@ -138,7 +139,7 @@ def _examine_one(place: tuple[int, int]) -> Example:
     assert _examiner is not None
     (index, seed), (generator, pool) = place, _examiner
     original, coded, _ = pool.draw(index, SECONDS * SAMPLE_RATE, seed)
-    return examine(generator, original, coded, np.random.default_rng([seed, index]), whole=index % HELD_OUT == 0)
+    return examine(generator, original, coded, np.random.default_rng([seed, index]), whole=held_out(index))
 
 
 def _table(examples: list[Example], shares: np.ndarray) -> Iterable[str]:

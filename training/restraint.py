@@ -35,7 +35,7 @@ DISTANCE = 0.5  # ODG that the whole log-spectral distance is worth
 SURE = 0.02  # of that worth: shares that differ by less are nearly as good as each other
 WINDOWS = (16, 32, 64, 64, 128, 128, 256, 0)  # frames of each excerpt that are judged by; 0: all of them
 FIRMNESS, RELUCTANCE = 3.0, 2.7  # of the logits: what is learnt hedges, and in doubt less is better (EXPERIMENTS 37)
-HELD_OUT = 10  # one excerpt in so many is not learnt from
+_HELD_OUT = 10  # one excerpt in so many
 COLUMNS = ("heard", "odg", "distances_db")  # of an `Example`
 
 
@@ -51,6 +51,11 @@ class Example:
 def unrestrained(generator: Generator) -> Generator:
     """The same generator, making all of its changes."""
     return without(generator, "restraint_frames")
+
+
+def held_out(index: int) -> bool:
+    """Whether the excerpt is not learnt from, but tells what others have taught."""
+    return index % _HELD_OUT == 0
 
 
 @torch.no_grad()

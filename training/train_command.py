@@ -32,6 +32,7 @@ SHOWN = (
     "magnitude",
     "log_magnitude",
     "distance",
+    "relative",
     "hearing",
     "harm",
     "survived",
