@@ -1,18 +1,16 @@
-"""The `Restraint` of a generator as ONNX Runtime likes it best: fifteen small nodes, most of them convolutions.
+"""The `Restraint` of a generator as ONNX Runtime likes it best: its layers as convolutions.
 
 Whatever has 16 maps, or a multiple, stays in the layout of the processor's kernels from one convolution to the next. A
 product of matrices with one row would be added up in another order than one with many; these kernels go through the
 same sums for each frame, however many there are in a call.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from restorer.training.generator import Restraint
-from restorer.training.layers import SLOPE
+from restorer.training.layers import SLOPE, remember
 
 BLOCK = 16  # maps that kernels compute at once
 
@@ -26,7 +24,7 @@ class ArrangedRestraint(nn.Module):
     def __init__(self, restraint: Restraint):
         super().__init__()
         r = restraint
-        self.restraint, self.memory_frames = r, r.memory_frames
+        self.restraint = r
         self.maps = -(-(r.MAPS + 1) // BLOCK) * BLOCK
         self.tell = nn.Conv2d(r.STATISTICS, self.maps, (1, r.BANDS))
         self.windows = nn.Conv2d(self.maps, self.maps, (r.frames, 1), groups=self.maps, bias=False)
@@ -35,11 +33,8 @@ class ArrangedRestraint(nn.Module):
             for layer in (self.tell, self.judge):
                 layer.weight.zero_()
                 layer.bias.zero_()
-            told = r.tell.weight.view(r.MAPS, r.STATISTICS, 1, r.BANDS)
-            self.tell.weight[: r.MAPS] = told
-            # What lies beyond a depth is the larger of both less the depth.
-            depths = told[:, 1:, 0].sum(dim=2) @ r.depths.flatten()
-            self.tell.bias[: r.MAPS] = r.tell.bias - depths
+            self.tell.weight[: r.MAPS] = r.tell.weight.view(r.MAPS, r.STATISTICS, 1, r.BANDS)
+            self.tell.bias[: r.MAPS] = r.tell.bias
             self.tell.bias[r.MAPS] = 1
             self.windows.weight.fill_(1 / r.frames)
             self.judge.weight[0, : r.MAPS, 0, 0] = r.judge.weight[0]
@@ -49,16 +44,12 @@ class ArrangedRestraint(nn.Module):
     @property
     def state_shape(self) -> tuple[int, int, int]:
         """(maps, frames, bins) of the memory."""
-        return self.maps, self.memory_frames, 1
+        return self.maps, self.restraint.memory_frames, 1
 
     def forward(self, power: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         r = self.restraint
-        level = (functional.avg_pool2d(power, (1, r.BINS_EACH)) + r.FLOOR).log()
-        below = level.unsqueeze(4) - (power + r.FLOOR).log().unflatten(3, (r.BANDS, r.BINS_EACH))
-        beyond = functional.avg_pool2d(torch.maximum(below.flatten(3), r.depths), (1, r.BINS_EACH))
-        loudness = level.mean(dim=3, keepdim=True) - math.log(r.FLOOR)
-        told = self.tell(torch.cat([level, beyond], dim=1)) * loudness
-        told = torch.cat([memory, told], dim=2)
+        seen, loudness = r.statistics(power)
+        told, memory = remember(self.tell(seen) * loudness, memory, r.memory_frames)
         weighed = self.judge(functional.leaky_relu(self.windows(told), SLOPE))
         total, weight, _ = weighed.split([1, 1, BLOCK - 2], dim=1)
-        return torch.sigmoid(total / weight + r.judge.bias), told[:, :, told.shape[2] - self.memory_frames :]
+        return torch.sigmoid(total / weight + r.judge.bias), memory

@@ -111,8 +111,7 @@ def reconstruction(
         totals["magnitude"] += ((p_root - q_root).abs() * weight).mean() / norm
         totals["log_magnitude"] += log.mean() / norm
         if config.distance:
-            square = log.square().sum(dim=2) / weight.sum(dim=2).clamp(min=1) + 1e-4
-            totals["distance"] += (10 / math.log(10)) * square.sqrt().mean()
+            totals["distance"] += _distances_db(log, weight).mean()
         matrix = band_matrix(window, config.bands_per_window, restored.device)
         inside = (weight[:, 0] @ matrix > 0.9).float()[:, None]
         inside_norm = (all_weights[:, 0] @ matrix > 0.9).float().mean()
@@ -146,13 +145,21 @@ def relative_distance(restored: Tensor, original: Tensor, coded: Tensor, bandwid
     reference = (magnitudes(original, WINDOW) + POWER_FLOOR).log()
 
     def distance_db(audio: Tensor) -> Tensor:
-        square = ((magnitudes(audio, WINDOW) + POWER_FLOOR).log() - reference).square() * weight
-        square = square.sum(dim=2) / weight.sum(dim=2).clamp(min=1) + 1e-4
-        return (10 / math.log(10)) * square.sqrt().mean(dim=1)
+        log = ((magnitudes(audio, WINDOW) + POWER_FLOOR).log() - reference) * weight
+        return _distances_db(log, weight).mean(dim=1)
 
     with torch.no_grad():
         before = distance_db(coded / LAME_GAIN).clamp(min=SMALLEST_DB)
     return (distance_db(restored) / before).mean()
+
+
+def _distances_db(log: Tensor, weight: Tensor) -> Tensor:
+    """Log-spectral distance of each frame in dB, (B, T).
+
+    From differences of the logarithms of power (B, T, bins), 0 where `weight` (B, 1, bins) is.
+    """
+    square = log.square().sum(dim=2) / weight.sum(dim=2).clamp(min=1) + 1e-4
+    return (10 / math.log(10)) * square.sqrt()
 
 
 def survived_loss(restored: Tensor, original: Tensor, kept: Tensor, kept_share: Tensor | None = None) -> Tensor:
