@@ -1,46 +1,20 @@
 """`HostStream`: a restoration at the host's own sample rate, with one latency that is exact."""
 
 import math
-from functools import lru_cache
 
 import numpy as np
 
 from restorer.audio_in import StreamResampler
 from restorer.restorer import Restorer
+from restorer.steady_resampler import resampler_delay
 from restorer.stream import replace_damage
 from restorer.transform import Float32
 
-# A resampler's FFT blocks are at most some 4000 samples long; a multiple of that shows its largest delay.
-_TRIAL_SAMPLES = 1 << 15
-_TRIAL_BLOCK_SAMPLES = 32
-# The trial sees some phases of the blocks; others were up to 11 samples later (16 rates, 1.2 million samples).
-_MARGIN_SAMPLES = 16
 # Bounds the memory of one call.
 _STEP_SAMPLES = 1 << 16
 
 
-@lru_cache(maxsize=64)
-def resampler_delay(source_rate: int, target_rate: int) -> float:
-    """Samples at `target_rate` by which the output of a `StreamResampler` is behind its input at most.
-
-    How many samples it has returned depends on how many it was given, and not on how they were cut
-    into blocks; so a trial tells.
-    """
-    if source_rate == target_rate:
-        return 0.0
-    resampler = StreamResampler(1, source_rate, target_rate)
-    block = np.zeros((1, _TRIAL_BLOCK_SAMPLES), np.float32)
-    ratio = target_rate / source_rate
-    given, got, delay = 0, 0, 0.0
-    while given < _TRIAL_SAMPLES:
-        # Just before a block returns its samples, all but one of them have been given.
-        given += _TRIAL_BLOCK_SAMPLES
-        delay = max(delay, given * ratio - got)
-        got += resampler.process(block).shape[1]
-    return delay + _MARGIN_SAMPLES * max(1.0, ratio)
-
-
-def host_latency(restorer: Restorer, sample_rate: int, frames_per_call: int = 1) -> int:
+def host_latency(restorer: Restorer, sample_rate: int, frames_per_call: int | None = None) -> int:
     """Samples at a host's `sample_rate` between input and output; the stream's own where the rates agree.
 
     Elsewhere it counts the way to the model's rate and back, whatever the sizes of the blocks.
@@ -75,7 +49,7 @@ class HostStream:
         sample_rate: int,
         seed: int,
         brightness: float | None = None,
-        frames_per_call: int = 1,
+        frames_per_call: int | None = None,
     ) -> None:
         self.channels = channels
         self.sample_rate = sample_rate

@@ -78,7 +78,8 @@ class RestorerPlugin(Effect):
     brightness
         "dark", "neutral", "bright", or a number from -4 (dark) to 4 (bright); None leaves it to the seed.
     frames_per_call
-        1 to 16: each above 1 is 11.6 ms more latency and less processor time; see `Stream`.
+        1 to 16: each above 1 is 11.6 ms more latency and less processor time; None leaves it to the model, as `Stream`
+        says.
 
     Raises
     ------
@@ -93,10 +94,10 @@ class RestorerPlugin(Effect):
         seed: int = 0,
         bypass: bool = False,
         brightness: str | float | None = None,
-        frames_per_call: int = 1,
+        frames_per_call: int | None = None,
     ) -> None:
         super().__init__()
-        self._frames_per_call = check_frames_per_call(frames_per_call)
+        self._frames_per_call = None if frames_per_call is None else check_frames_per_call(frames_per_call)
         self.mix = mix
         self.seed = seed
         self.bypass = bypass

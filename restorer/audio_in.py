@@ -26,6 +26,7 @@ _READ_SAMPLES = 4096
 # Damaged MP3 frames decode to anything, up to 10^5 times full scale; intact ones stay well below four times.
 _IMPOSSIBLE_LEVEL = 4.0
 _FRAME_SAMPLES = 1152
+_RESAMPLED_AT_ONCE = 4096
 _HEADERLESS = (".raw", ".vox", ".fap", ".gsm", ".au", ".snd")  # names under which any bytes pass as audio
 _UNKNOWN_BYTES = 0x7FFF0000  # programs that write to a pipe put such a length into the header
 
@@ -38,8 +39,9 @@ def resampled_length(samples: int, source_rate: int, target_rate: int) -> int:
 class StreamResampler:
     """soxr's VHQ resampler, fed in blocks, whose total output length is exact.
 
-    All blocks together give ``round(samples in * target_rate / source_rate)`` samples. The result does not
-    depend on how the signal is cut into blocks. When the rates are equal, blocks pass through unchanged.
+    All blocks together give ``round(samples in * target_rate / source_rate)`` samples. The result, and how much of it
+    has been returned after so many samples, do not depend on how the signal is cut into blocks. When the rates are
+    equal, blocks pass through unchanged.
 
     Parameters
     ----------
@@ -78,7 +80,12 @@ class StreamResampler:
             return np.ascontiguousarray(block, dtype=np.float32)
         if block.shape[1] == 0:
             return np.zeros((self.channels, 0), np.float32)
-        return self._resample(self._stream, block, last=False)
+        # Of more at a time soxr may hold samples back, and then how many it has returned depends on how it was fed.
+        pieces = [
+            self._resample(self._stream, block[:, start : start + _RESAMPLED_AT_ONCE], last=False)
+            for start in range(0, block.shape[1], _RESAMPLED_AT_ONCE)
+        ]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
 
     def flush(self) -> np.ndarray:
         """Return the rest, ``(channels, m)`` float32, and start over."""

@@ -32,7 +32,7 @@ from restorer.restorer import Restorer
 
 RATE_HZ = 44100
 _FRAMES_PER_CALL = (1, 16)  # what small blocks of a stream give the generator, and what files give it on one core
-_WAITING_BLOCK_SAMPLES, _WAITING_FRAMES = 512, (2, 4)  # streams whose frames wait for each other
+_COMPARED_BLOCK_SAMPLES, _COMPARED_FRAMES = 512, (1, 2, 4)  # streams whose frames wait for each other, or do not
 
 _LOAD = """
 import time
@@ -124,9 +124,9 @@ def measure_model(path: Path | None, effort: Effort, say: Callable[[str], None])
     for rate_hz in RATES_HZ:
         for channels in (1, 2):
             say(f"{info.name}: streams at {rate_hz} Hz, {'stereo' if channels == 2 else 'mono'}")
-            cases = [(block, 1) for block in BLOCKS_SAMPLES]
+            cases = [(block, info.frames_per_call) for block in BLOCKS_SAMPLES]
             if (rate_hz, channels) == (RATE_HZ, 2):
-                cases += [(_WAITING_BLOCK_SAMPLES, frames) for frames in _WAITING_FRAMES]
+                cases += [(_COMPARED_BLOCK_SAMPLES, n) for n in _COMPARED_FRAMES if n != info.frames_per_call]
             for block, frames in cases:
                 with one_core():
                     times = measure_blocks(
@@ -135,7 +135,7 @@ def measure_model(path: Path | None, effort: Effort, say: Callable[[str], None])
                 streaming.append(dataclasses.asdict(times))
 
     say(f"{info.name}: loading, memory, runtimes")
-    latency = split_latency(info.sample_rate, info.window_samples, info.hop_samples, info.lookahead_frames)
+    latency = split_latency(info)
     memory_seconds = min(effort.memory_seconds, max(2.0, effort.memory_limit_seconds / factor))
     runtimes = measure_runtimes(file, effort.runtime_limit_seconds)
     work = count_multiply_adds(file)
@@ -146,6 +146,7 @@ def measure_model(path: Path | None, effort: Effort, say: Callable[[str], None])
         "file": file.name,
         "size_bytes": file.stat().st_size,
         "parameters": count_parameters(file),
+        "frames_per_call": info.frames_per_call,
         "latency": latency,
         "measured_latency_ms": {str(rate): round(1000 * measure_latency(one, rate), 2) for rate in RATES_HZ},
         "offline": offline,

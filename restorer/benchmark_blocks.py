@@ -37,7 +37,7 @@ class BlockTimes:
     worst_ms: float
     misses: int
     real_time_factor: float
-    frames_per_call: int = 1
+    frames_per_call: int | None = None
 
 
 @lru_cache(maxsize=4)
@@ -65,7 +65,7 @@ def measure_blocks(
     block_samples: int,
     seconds: float,
     limit_seconds: float = math.inf,
-    frames_per_call: int = 1,
+    frames_per_call: int | None = None,
 ) -> BlockTimes:
     """Stream `seconds` of audio block by block, or as much as `limit_seconds` of time allow.
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import click
 
+from restorer.benchmark_graph import count_parameters
+from restorer.bundled import find_model
+from restorer.model_file import Model, ModelInfo
+
 
 @click.command("info")
 @click.argument("model", required=False, type=click.Path(path_type=Path))
@@ -30,10 +34,6 @@ def describe_model(path: Path | None) -> dict[str, Any]:
     ModelError
         The file is missing, damaged, or not made by this project.
     """
-    from restorer.benchmark_graph import count_parameters
-    from restorer.bundled import find_model
-    from restorer.model_file import Model
-
     model = Model(path, "cpu", 1)
     file = find_model(path)
     said = {field.name: getattr(model.info, field.name) for field in fields(model.info)}
@@ -45,28 +45,26 @@ def describe_model(path: Path | None) -> dict[str, Any]:
         **said,
         "state_shapes": [state.shape for state in model.states],
         "state_bytes_per_channel": size,
-        "latency": split_latency(
-            model.info.sample_rate, model.info.window_samples, model.info.hop_samples, model.info.lookahead_frames
-        ),
+        "frames_per_call": model.info.frames_per_call,
+        "latency": split_latency(model.info),
     }
 
 
-def split_latency(
-    sample_rate: int, window_samples: int, hop_samples: int, lookahead_frames: int
-) -> dict[str, dict[str, float]]:
-    """Latency as ``{layer: {"samples", "ms"}}`` for window, block and lookahead, which add up to "total".
+def split_latency(info: ModelInfo) -> dict[str, dict[str, float]]:
+    """A stream's latency as ``{layer: {"samples", "ms"}}`` for window, block, lookahead and waiting, and their "total".
 
     Window: overlap-add completes a sample when the last window that covers it is there. Block: windows end
     only every hop, and the latency is that of the sample that waits longest. Lookahead: hops of future that
-    the generator sees.
+    the generator sees. Waiting: frames wait for each other, unless ``frames_per_call=1``.
     """
     layers = {
-        "window": window_samples - hop_samples,
-        "block": hop_samples - 1,
-        "lookahead": lookahead_frames * hop_samples,
+        "window": info.window_samples - info.hop_samples,
+        "block": info.hop_samples - 1,
+        "lookahead": info.lookahead_frames * info.hop_samples,
+        "waiting": info.latency_of() - info.latency_samples,
     }
     layers["total"] = sum(layers.values())
-    return {name: {"samples": n, "ms": round(1000 * n / sample_rate, 2)} for name, n in layers.items()}
+    return {name: {"samples": n, "ms": round(1000 * n / info.sample_rate, 2)} for name, n in layers.items()}
 
 
 def format_description(description: dict[str, Any]) -> str:
@@ -78,6 +76,7 @@ def format_description(description: dict[str, Any]) -> str:
         "window": f"a sample waits for the last of the windows of {d['window_samples']} samples over it",
         "block": f"and windows end only every hop of {d['hop_samples']} samples",
         "lookahead": f"the generator sees {d['lookahead_frames']} hops ahead",
+        "waiting": _waiting(d["frames_per_call"]),
     }
     rows = [
         ("model", f"{d['name']} {d['version']}"),
@@ -104,6 +103,12 @@ def format_description(description: dict[str, Any]) -> str:
 
 def _samples(count: int, rate_hz: int) -> str:
     return f"{count} samples ({1000 * count / rate_hz:.1f} ms)"
+
+
+def _waiting(frames_per_call: int) -> str:
+    if frames_per_call == 1:
+        return "no frame waits for another"
+    return f"{frames_per_call} frames wait for each other and share a call; frames_per_call=1 spares it"
 
 
 def _measured(metrics: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,8 @@ _FRAMES_PER_CALL = 512
 _FRAMES_PER_ROW = 64
 # One core is a quarter faster with what stays in its own cache; several share the work better in long calls.
 _FRAMES_PER_ROW_OF_ONE_CORE = 12
+# Frames that wait are restored together in a block long enough for it: at most so many times its share.
+_FRAMES_PER_HOP_OF_A_BLOCK = 4
 
 
 class Line:
@@ -31,7 +33,7 @@ class Line:
     separate
         Each voice has an input of its own; else all are takes of one.
     frames_per_call
-        Frames that wait for each other, so that the generator restores them in one call.
+        Frames that may wait for each other, so that the generator restores them in one call.
     """
 
     def __init__(
@@ -93,18 +95,22 @@ class Line:
     def advance(self, block: Float32) -> Iterator[tuple[Float32, Float32]]:
         """Take ``(inputs, samples)`` and give what is ready, piece by piece.
 
-        A piece is dry ``(inputs, ready)`` and wet ``(voices * channels, ready)``; there is at least one.
+        A piece is dry ``(inputs, ready)`` and wet ``(voices * channels, ready)``; there is at least one. How long
+        the block is bounds how much is done now of what may wait.
         """
-        step = self._step_frames * self._model.info.hop_samples
+        hop = self._model.info.hop_samples
+        most = max(1, _FRAMES_PER_HOP_OF_A_BLOCK * block.shape[1] // hop)
+        step = self._step_frames * hop
         for start in range(0, max(1, block.shape[1]), step):
-            yield self._step(block[:, start : start + step])
+            yield self._step(block[:, start : start + step], most)
 
     def _warm_up(self) -> None:
         """Make the slow calls, one with each of the run's two sets of states: memory is planned and touched there."""
-        shape = (self._voices * self._channels, 2, self._frames_per_call, self._model.info.bins)
-        silence = np.zeros(shape, np.float32)
-        for _ in range(2):
-            self._synthesis(self._run(silence))
+        rows, bins = self._voices * self._channels, self._model.info.bins
+        for frames in {1, self._frames_per_call}:
+            silence = np.zeros((rows, 2, frames, bins), np.float32)
+            for _ in range(2):
+                self._synthesis(self._run(silence))
 
     def _rested_with(self, noise: Float32) -> States:
         """The states after `warmup_frames` of silence, of one channel: all of a voice are alike."""
@@ -121,10 +127,10 @@ class Line:
             self._rested = dict([*self._rested.items(), (key, states)][-_KEPT_TAKES:])
         return states
 
-    def _step(self, block: Float32) -> tuple[Float32, Float32]:
+    def _step(self, block: Float32, most: int) -> tuple[Float32, Float32]:
         self._received += block.shape[1]
         self._dry = np.concatenate([self._dry, block], axis=1)
-        frames = self._gather(self._analysis(block))
+        frames = self._gather(self._analysis(block), most)
         if frames.shape[2]:
             if self._copies > 1:
                 frames = np.tile(frames, (self._copies, 1, 1, 1))
@@ -143,12 +149,17 @@ class Line:
         wet, self._wet = self._wet[:, :ready], self._wet[:, ready:]
         return dry, wet
 
-    def _gather(self, frames: Float32) -> Float32:
-        """Add frames to those that wait, and give as many of them as full calls take."""
+    def _gather(self, frames: Float32, most: int) -> Float32:
+        """Add frames to those that wait, and give full calls, or `most` of them where the block is too short for that.
+
+        The latency lets all but one of a call's frames wait; whatever is more than those is due.
+        """
         if self._frames_per_call == 1:
             return frames
         if self._waiting.shape[2]:
             frames = np.concatenate([self._waiting, frames], axis=2)
-        whole = frames.shape[2] - frames.shape[2] % self._frames_per_call
-        self._waiting = frames[:, :, whole:]
-        return np.ascontiguousarray(frames[:, :, :whole])
+        there = frames.shape[2]
+        due = there - (self._frames_per_call - 1)
+        now = max(due, min(most, there - there % min(most, self._frames_per_call)))
+        self._waiting = frames[:, :, now:]
+        return np.ascontiguousarray(frames[:, :, :now])

@@ -67,9 +67,18 @@ class ModelInfo:
         """Frequency bins of one frame."""
         return self.window_samples // 2 + 1
 
-    def latency_of(self, frames_per_call: int) -> int:
-        """Samples by which a stream is behind whose frames wait until so many are there."""
-        return self.latency_samples + (frames_per_call - 1) * self.hop_samples
+    @property
+    def frames_per_call(self) -> int:
+        """How many frames of a stream wait for each other unless its maker says otherwise.
+
+        Two where the model looks ahead, and a hop more matters little; one where latency is what counts.
+        """
+        return 2 if self.lookahead_frames else 1
+
+    def latency_of(self, frames_per_call: int | None = None) -> int:
+        """Samples by which a stream is behind whose frames wait for each other; None: its own `frames_per_call`."""
+        frames = self.frames_per_call if frames_per_call is None else frames_per_call
+        return self.latency_samples + (frames - 1) * self.hop_samples
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "ModelInfo":

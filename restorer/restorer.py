@@ -135,8 +135,11 @@ class Restorer:
 
     @property
     def latency_samples(self) -> int:
-        """Samples by which a stream's output runs behind its input, at `sample_rate`, at the least."""
-        return self._model.info.latency_samples
+        """Samples, at `sample_rate`, by which the output of a `stream` runs behind its input.
+
+        With ``frames_per_call=1`` it is ``model_info.latency_samples``, the least that the model allows.
+        """
+        return self._model.info.latency_of()
 
     @property
     def device(self) -> str:
@@ -222,7 +225,7 @@ class Restorer:
         seed: int = 0,
         mix: float = 1.0,
         brightness: str | float | None = None,
-        frames_per_call: int = 1,
+        frames_per_call: int | None = None,
     ) -> Stream:
         """Start a stream: `process` blocks of any length, then `flush`; see `Stream`.
 
@@ -233,7 +236,8 @@ class Restorer:
         seed, mix, brightness
             As for `__call__`; mix and brightness may be changed on the way, and the seed with `change_seed`.
         frames_per_call
-            1 to 16. Each above 1 is 512 samples more latency (with the bundled models), and less processor time.
+            1 to 16. Each above 1 is 512 samples more latency (with the bundled models), and less processor time. None
+            takes what the model does best: 2 where it looks ahead, 1 for least latency (`live`).
         """
         return Stream(self._model, channels, sample_rate, check_seed(seed), mix, brightness, frames_per_call)
 
@@ -293,7 +297,7 @@ class Restorer:
         check_target(source, target, overwrite, subtype)
         started = time.perf_counter()
         with AudioReader(source, self.sample_rate) as reader:
-            stream = self.stream(reader.channels, self.sample_rate, seed, mix, brightness)
+            stream = self.stream(reader.channels, self.sample_rate, seed, mix, brightness, frames_per_call=1)
             with (
                 AudioWriter(
                     target,
@@ -360,7 +364,7 @@ class Restorer:
         flat = audio.ndim == 1
         audio = audio.reshape(1, -1) if flat else audio
         channels, samples = audio.shape
-        stream = Stream(self._model, channels, rate, seeds, mix, brightness)
+        stream = Stream(self._model, channels, rate, seeds, mix, brightness, frames_per_call=1)
         total = resampled_length(samples, rate, self.sample_rate)
         takes = np.empty((len(seeds), channels, total), np.float32)
         done = 0

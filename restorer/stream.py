@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restorer.audio_in import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, StreamResampler
+from restorer.audio_in import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
 from restorer.brightness import check_brightness, place_noise
 from restorer.errors import ConfigError, RestorerError
 from restorer.line import Line
 from restorer.model_file import Model
 from restorer.noise import draw_noise
+from restorer.steady_resampler import SteadyResampler
 from restorer.transform import Float32
 
 MAX_FRAMES_PER_CALL = 16
@@ -111,7 +112,8 @@ class Stream:
         "dark", "neutral", "bright" or a number from -4 to 4; None leaves it to the seed.
     frames_per_call
         1 is the least latency. Each further frame, 16 in all at most, is a hop more of it (11.6 ms), and a call of the
-        generator restores so many at once, for less processor time; the sound is the same.
+        generator restores up to so many at once, for less processor time; the sound is the same. A short block does no
+        more than four times its share, so that it is not late. None: 2 for a model that looks ahead, else 1.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Stream:
         seeds: int | Sequence[int],
         mix: float = 1.0,
         brightness: str | float | None = None,
-        frames_per_call: int = 1,
+        frames_per_call: int | None = None,
     ) -> None:
         self.channels, self.sample_rate = check_format(channels, sample_rate)
         self.mix = mix
@@ -130,12 +132,13 @@ class Stream:
         self._one_take = not isinstance(seeds, Sequence)
         seeds = seeds if isinstance(seeds, Sequence) else [seeds]
         self._takes = len(seeds)
-        self._line = Line(model, self._takes, self.channels, frames_per_call=check_frames_per_call(frames_per_call))
+        frames = model.info.frames_per_call if frames_per_call is None else check_frames_per_call(frames_per_call)
+        self._line = Line(model, self._takes, self.channels, frames_per_call=frames)
         self._brightness = check_brightness(brightness)
         self._set_noise(seeds)
         rate = model.info.sample_rate
         same = self.sample_rate == rate
-        self._resampler = None if same else StreamResampler(self.channels, self.sample_rate, rate)
+        self._resampler = None if same else SteadyResampler(self.channels, self.sample_rate, rate)
         self.reset()
 
     @property

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restorer.audio_in import StreamResampler
 from restorer.brightness import check_brightness, place_noise
 from restorer.errors import ConfigError, RestorerError
 from restorer.line import Line
 from restorer.model_file import Model
 from restorer.noise import check_seed, draw_noise
+from restorer.steady_resampler import SteadyResampler
 from restorer.stream import check_audio, check_format, replace_damage
 from restorer.transform import Float32
 
@@ -63,7 +63,7 @@ class Streams:
         self._model = model
         rate = model.info.sample_rate
         same = self.sample_rate == rate
-        self._resampler = None if same else StreamResampler(self.n * self.channels, self.sample_rate, rate)
+        self._resampler = None if same else SteadyResampler(self.n * self.channels, self.sample_rate, rate)
         self._line = Line(model, self.n, self.channels, separate=True)
         noise = np.stack([draw_noise(check_seed(seed), model.info.noise_size) for seed in seeds])
         self._line.set_noise(place_noise(noise, check_brightness(brightness), model.info.brightness, model.source))

@@ -93,6 +93,14 @@ def test_resampler_length_and_blocks(rate: int, samples: int) -> None:
         np.testing.assert_allclose(other, outputs[0], atol=1e-6)
 
 
+def test_one_large_block_returns_as_much_as_many_small_ones() -> None:
+    """soxr itself returns 693 samples less of 57,000 at once."""
+    whole, cut = StreamResampler(1, 44100, 8000), StreamResampler(1, 44100, 8000)
+    audio = make_audio(1, 57000, 44100)
+    pieces = [cut.process(audio[:, start : start + 100]) for start in range(0, 57000, 100)]
+    assert np.array_equal(whole.process(audio), np.concatenate(pieces, axis=1))
+
+
 def test_equal_rates_change_nothing() -> None:
     audio = make_audio(3, 500, 44100)
     assert np.array_equal(StreamResampler(3, 44100, 44100).process(audio), audio)

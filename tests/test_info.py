@@ -6,11 +6,13 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
-from toy_model import RELEASED, make_model, save_convolution
+from toy_model import RELEASED, make_model, save_convolution, save_identity
 
 from restorer.benchmark_graph import count_multiply_adds, count_parameters
 from restorer.errors import ModelError
 from restorer.info_command import describe_model, info, split_latency
+from restorer.model_file import Model
+from restorer.restorer import Restorer
 
 needs_released = pytest.mark.skipif(not RELEASED.is_file(), reason="no released model yet")
 
@@ -30,10 +32,12 @@ def test_description_matches_the_file(kind: str, tmp_path: Path) -> None:
     assert {name: description[name] for name in said} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
     }
-    latency = description["latency"]
-    assert latency["total"]["samples"] == said["latency_samples"]
-    assert latency["total"]["samples"] == sum(latency[name]["samples"] for name in ("window", "block", "lookahead"))
-    assert latency["total"]["ms"] == pytest.approx(1000 * said["latency_samples"] / said["sample_rate"], abs=0.01)
+    latency = {name: layer["samples"] for name, layer in description["latency"].items()}
+    restorer = Restorer(path, device="cpu")
+    assert latency["window"] + latency["block"] + latency["lookahead"] == said["latency_samples"]
+    assert said["latency_samples"] + latency["waiting"] == latency["total"] == restorer.latency_samples
+    total_ms = description["latency"]["total"]["ms"]
+    assert total_ms == pytest.approx(1000 * latency["total"] / said["sample_rate"], abs=0.01)
     assert description["parameters"] == weights_of(path)
     assert description["size_bytes"] == path.stat().st_size
 
@@ -54,7 +58,7 @@ def test_released_model() -> None:
     description = describe_model(None)
     for word in ("licence", "parameters", "kbit/s", "training data", "hop", "noise", "window", "lookahead", "block"):
         assert word in result.output
-    assert f"{description['latency_samples']} samples" in result.output
+    assert f"{description['latency']['total']['samples']} samples" in result.output
     assert description["parameters"] == weights_of(RELEASED)
     # Every weight is used at least once per frame or call; each takes one byte or four.
     assert count_multiply_adds(RELEASED) > description["parameters"]
@@ -88,6 +92,16 @@ def test_wrong_files(tmp_path: Path) -> None:
             count_parameters(broken)
 
 
-def test_layers_without_lookahead() -> None:
-    layers = split_latency(48000, 1024, 256, 0)
-    assert [layers[name]["samples"] for name in ("window", "block", "lookahead", "total")] == [768, 255, 0, 1023]
+@pytest.mark.parametrize(("lookahead", "waiting", "said"), [(0, 0, "no frame waits"), (3, 512, "2 frames wait")])
+def test_layers(tmp_path: Path, lookahead: int, waiting: int, said: str) -> None:
+    path = save_identity(tmp_path / "toy.onnx", lookahead=lookahead)
+    layers = {name: layer["samples"] for name, layer in split_latency(Model(path, "cpu", 1).info).items()}
+    ahead = 512 * lookahead
+    assert layers == {
+        "window": 1536,
+        "block": 511,
+        "lookahead": ahead,
+        "waiting": waiting,
+        "total": 2047 + ahead + waiting,
+    }
+    assert said in CliRunner().invoke(info, [str(path)], catch_exceptions=False).output

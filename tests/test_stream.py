@@ -86,16 +86,64 @@ def test_frames_that_wait_for_each_other_sound_the_same(model: Model, frames: in
         assert got == max(0, given - stream.latency_samples)
 
 
-def test_a_call_restores_as_many_frames_as_were_asked_for(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames each call of the generator was given."""
+    found, run = [], BoundRun.__call__
+    monkeypatch.setattr(BoundRun, "__call__", lambda bound, frames: found.append(frames.shape[2]) or run(bound, frames))
+    return found
+
+
+def test_a_call_restores_as_many_frames_as_were_asked_for(model: Model, calls: list[int]) -> None:
     stream = Stream(model, 2, model.info.sample_rate, 7, frames_per_call=4)
-    calls, run = [], BoundRun.__call__
-    monkeypatch.setattr(BoundRun, "__call__", lambda bound, frames: calls.append(frames.shape[2]) or run(bound, frames))
+    calls.clear()
     for _ in range(40):
         stream.process(make_music(2, model.info.hop_samples))
     assert len(calls) >= 8 and set(calls) == {4}
 
 
-@pytest.mark.parametrize("frames", [0, 17, 1.5, True, "2", None])
+@pytest.mark.parametrize("frames", [2, 16])
+@pytest.mark.parametrize(("rate", "shares"), [(44100, (8, 2)), (48000, (8, 2)), (44100, (4, 1)), (44100, (1, 4))])
+def test_a_block_does_little_more_than_its_share(
+    toy: Model, frames: int, rate: int, shares: tuple[int, int], calls: list[int]
+) -> None:
+    """A block of 1/8 hop restores one frame at a time, one of 1/4 too, a hop at most four: none is late by waiting."""
+    part, most = shares[0], max(1, 4 // shares[0])
+    stream = Stream(toy, 1, rate, 7, frames_per_call=frames)
+    audio = make_music(1, 60 * toy.info.hop_samples, rate)
+    size = toy.info.hop_samples // part
+    calls.clear()
+    for start in range(0, audio.shape[1], size):
+        before = len(calls)
+        stream.process(audio[:, start : start + size])
+        assert len(calls) <= before + 1 and sum(calls[before:]) <= most
+    assert sum(calls) >= 44 and max(calls) == min(most, frames)
+
+
+def test_blocks_may_grow_and_shrink_while_frames_wait(model: Model) -> None:
+    rate, hop, latency = model.info.sample_rate, model.info.hop_samples, model.info.latency_of(5)
+    audio = make_music(1, 40 * hop)
+    whole, stream = feed(Stream(model, 1, rate, 7), audio), Stream(model, 1, rate, 7, frames_per_call=5)
+    pieces, given = [], 0
+    for size in [hop, hop, hop, 7, 7, hop // 8, 5 * hop, hop, hop // 8, hop // 8, hop, 9 * hop, 3, hop // 2, hop // 2]:
+        pieces.append(stream.process(audio[:, given : given + size]))
+        given += size
+        assert sum(piece.shape[1] for piece in pieces) == max(0, given - latency)
+    pieces += [stream.process(audio[:, given:]), stream.flush()]
+    assert np.abs(np.concatenate(pieces, axis=1) - whole).max() < TOLERANCE
+
+
+def test_two_frames_wait_where_the_model_looks_ahead(tmp_path: Path) -> None:
+    for lookahead, frames in ((0, 1), (4, 2)):
+        folder = tmp_path / str(lookahead)
+        folder.mkdir()
+        model = Model(save_identity(folder / "toy.onnx", lookahead=lookahead), "cpu", 1)
+        assert model.info.frames_per_call == frames
+        assert Stream(model, 1, 44100, 0).latency_samples == model.info.latency_samples + (frames - 1) * 512
+        assert Stream(model, 1, 44100, 0, frames_per_call=1).latency_samples == model.info.latency_samples
+
+
+@pytest.mark.parametrize("frames", [0, 17, 1.5, True, "2"])
 def test_impossible_frames_per_call_are_refused(model: Model, frames: object) -> None:
     with pytest.raises(ConfigError, match="frames_per_call must be an integer from 1 to 16"):
         Stream(model, 1, 44100, 0, frames_per_call=frames)  # type: ignore[arg-type]
@@ -109,7 +157,7 @@ def test_output_is_as_long_as_the_input(toy: Model, samples: int, sample_rate: i
 
 
 def test_timing_follows_from_latency_alone(model: Model) -> None:
-    rate, latency = model.info.sample_rate, model.info.latency_samples
+    rate, latency = model.info.sample_rate, model.info.latency_of()
     audio = make_music(1, latency + 3000)
     stream = Stream(model, 1, rate, 0)
     assert stream.latency_samples == latency
@@ -157,7 +205,7 @@ def test_mix_zero_is_the_input_bit_by_bit(model: Model, rule: int | str) -> None
 
 
 def test_mix_is_aligned_and_may_change_between_blocks(model: Model) -> None:
-    rate, latency = model.info.sample_rate, model.info.latency_samples
+    rate, latency = model.info.sample_rate, model.info.latency_of()
     audio = make_music(1, latency + 6000)
     wet = feed(Stream(model, 1, rate, 3), audio)
     stream = Stream(model, 1, rate, 3, mix=0.25)
