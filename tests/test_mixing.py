@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from restorer.errors import ConfigError
 from restorer.synthesis import synthesize
 from restorer.training.mix_command import mix_command
-from restorer.training.mixing import Mixer, Source, equalise, reverberate, shift_speed, widen
+from restorer.training.mixing import Mixer, Source, equalise, narrow, reverberate, shift_speed, widen
 from restorer.training.prepare_command import plan
 
 RATE_HZ = 44100
@@ -110,3 +110,12 @@ def test_what_is_not_for_training_is_refused(music_dir, tmp_path):
     for folder, message in ((tmp_path, "no song of split 'train'"), (music_dir.parent, "must say which songs")):
         with pytest.raises(ConfigError, match=message):
             CliRunner().invoke(mix_command, [str(folder), str(tmp_path / "out")], catch_exceptions=False)
+
+
+def test_narrow_music_ends_where_it_should():
+    audio = np.random.default_rng(0).standard_normal((2, 44100)).astype(np.float32)
+    ended = narrow(audio, 9500.0)
+    assert ended.shape == audio.shape and ended.dtype == np.float32
+    power = np.abs(np.fft.rfft(ended)) ** 2
+    assert power[:, 11000:].mean() < 1e-4 * power[:, :9000].mean()
+    assert np.abs(np.fft.rfft(ended - audio))[:, :9000].max() < 0.05 * np.abs(np.fft.rfft(audio))[:, :9000].mean()

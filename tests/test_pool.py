@@ -34,6 +34,7 @@ def filled(music_dir, tmp_path_factory):
     """What `restorer pool` makes: eight slots, written more than once."""
     folder = tmp_path_factory.mktemp("pool") / "ring"
     words = [str(folder), str(music_dir), "--slots", "8", "--seconds", str(SECONDS), "--workers", "1", "--pairs", "12"]
+    words += ["--narrow", "0.5"]
     result = CliRunner().invoke(pool_command, [*words, "--codings", "64m v4j"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "8 in" in result.output

@@ -23,16 +23,18 @@ from restorer.training.restraint import (
     examine,
     fingerprint,
     gains,
+    is_poor,
     judge,
     learn,
     load_examples,
     unrestrained,
-    wanted_share,
     with_restraint,
+    worth,
 )
 from restorer.training.train import Trainer
 
 SIZES = {"noise_size": 3, "lookahead_frames": 2, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
+FALLING, RISING = (4.0, 3.8, 3.5, 3.0), (2.0, 2.1, 2.2, 2.5)
 BEST, WORST = np.array([-0.5, -0.3, -0.2, 0.0]), np.array([-0.1, -0.3, -0.5, -1.0])
 
 
@@ -57,7 +59,7 @@ def example(holes, odg, distances, seed=0):
     level = 10 ** np.random.default_rng(seed).uniform(-1, 3)
     seen, loudness = Restraint(1).statistics(noise_power(40, holes, seed) * level)
     heard = (seen * loudness).sum(dim=2) / loudness.sum(dim=2)
-    return Example(heard.flatten().numpy()[None], odg.astype(np.float32), distances)
+    return Example(heard.flatten().numpy()[None], odg.astype(np.float32), np.array(distances, np.float32))
 
 
 @torch.no_grad()
@@ -91,14 +93,17 @@ def test_silence_says_nothing_and_the_past_is_forgotten():
     torch.testing.assert_close(memory, zeros, atol=1e-4, rtol=0)
 
 
-def test_wanted_shares():
-    assert wanted_share(example(0, BEST, (2.0, 1.9))) > 0.95
-    assert wanted_share(example(0, WORST, (2.0, 2.0))) < 0.05
-    assert wanted_share(example(0, WORST - 1, (8.0, 5.0))) == 1.0  # audible coding gets all changes
+def test_what_shares_are_worth():
+    def best(odg, distances):
+        return SHARES[np.argmax(worth(example(0, odg, np.array(distances))))]
+
+    same = [2.0] * 4
+    assert best(BEST, same) == 1.0 and best(WORST, same) == 0.0
     flat = np.full(4, -0.3)
-    assert wanted_share(example(0, flat, (2.0, 1.0))) > 0.9
-    assert wanted_share(example(0, flat, (2.0, 3.0))) < 0.1
-    assert wanted_share(example(0, flat, (2.0, 2.0))) == pytest.approx(np.mean(SHARES))
+    assert best(flat, [2.0, 1.8, 1.5, 1.0]) == 1.0 and best(flat, [2.0, 2.2, 2.5, 3.0]) == 0.0
+    assert best(flat, [2.0, 1.8, 1.9, 2.5]) == 0.25
+    assert best(np.array([-0.3, -0.31, -0.32, -0.33]), [2.0, 1.98, 1.96, 1.94]) == 0.0  # harm counts more
+    assert is_poor(example(0, WORST - 1, same)) and not is_poor(example(0, BEST, same))
     assert gains([example(0, BEST, (2.0, 2.0))], np.array([0.75]))[0] == pytest.approx(0.4)
 
 
@@ -106,7 +111,7 @@ def test_it_learns_to_tell_holes_from_noise():
     examples = [
         example(holes, odg, distances, seed)
         for seed in range(30)
-        for holes, odg, distances in ((0.3, BEST, (4.0, 3.0)), (0.0, WORST, (2.0, 2.5)))
+        for holes, odg, distances in ((0.3, BEST, FALLING), (0.0, WORST, RISING))
     ]
     restraint = Restraint(32)
     learn(restraint, examples[:40], steps=300)
@@ -128,10 +133,10 @@ def test_an_example_grades_the_generator(small_config):
     coded = (original + 0.01 * rng.standard_normal(44100).astype(np.float32)) * np.float32(0.95)
     found = examine(generator, original, coded, rng)
     assert found.odg.shape == (len(SHARES),) and np.isfinite(found.heard).all() and np.isfinite(found.odg).all()
-    assert found.distances_db[0] > 0
+    assert found.distances_db.shape == (len(SHARES),) and found.distances_db.min() > 0
     rough = (original + 0.1 * rng.standard_normal(44100).astype(np.float32)) * np.float32(0.95)
     audible = examine(generator, original, rough, rng, whole=False)  # no share needs grading
-    assert audible.odg[0] < POOR_ODG and np.isnan(audible.odg[1:]).all() and wanted_share(audible) == 1.0
+    assert audible.odg[0] < POOR_ODG and np.isnan(audible.odg[1:]).all() and is_poor(audible)
 
 
 @pytest.fixture(scope="module")

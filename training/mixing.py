@@ -25,6 +25,8 @@ EQ_DB = 5.0  # at most, at the knots of a smooth curve
 LEVELS_DB = {"voice": (-6.0, 6.0), "oneshot": (-18.0, 0.0)}  # of a part against the song below it
 BASELESS = 0.1  # share of mixes that are voices and one-shots alone
 SHORTEST_SECONDS = 1.0
+NARROW_HZ = (9000.0, 16000.0)  # where music ends that was made narrow: further down 16 to 32 kbit/s look the same
+PASSED = 0.4565  # of a sample rate passes the resampler's filter
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ class Source:
 def shift_speed(audio: Float32, ratio: float) -> Float32:
     """Play (channels, samples) faster by `ratio`: pitch and tempo change together, the bandwidth too."""
     return soxr.resample(audio.T, SAMPLE_RATE * ratio, SAMPLE_RATE, quality="VHQ").T.astype(np.float32)
+
+
+def narrow(audio: Float32, bandwidth_hz: float) -> Float32:
+    """What is left of (channels, samples) at the least sample rate that holds the bandwidth, as old recordings end."""
+    rate = bandwidth_hz / PASSED
+    left = soxr.resample(audio.T, SAMPLE_RATE, rate, quality="VHQ")
+    back = soxr.resample(left, rate, SAMPLE_RATE, quality="VHQ").T[:, : audio.shape[1]]
+    return np.pad(back, ((0, 0), (0, audio.shape[1] - back.shape[1]))).astype(np.float32)
 
 
 def equalise(audio: Float32, knots_db: Sequence[float]) -> Float32:

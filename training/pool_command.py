@@ -15,7 +15,7 @@ from restorer.errors import ConfigError, RestorerError
 from restorer.training.codec_settings import parse_setting
 from restorer.training.distributed import Stop
 from restorer.training.mix_command import music_sources, sounds_below
-from restorer.training.mixing import SHORTEST_SECONDS, Mixer, Sounds, Source
+from restorer.training.mixing import NARROW_HZ, SHORTEST_SECONDS, Mixer, Sounds, Source, narrow
 from restorer.training.mp3 import SAMPLE_RATE, Coding
 from restorer.training.pool import Pool, PoolShape, code_pairs
 
@@ -39,6 +39,7 @@ class Work:
     voices: list[Path]
     oneshots: list[Path]
     codings: list[Coding]
+    narrow: float  # share of excerpts
 
 
 @click.command("pool", context_settings={"show_default": True})
@@ -49,6 +50,13 @@ class Work:
 @click.option("--codings", default=CODINGS, help="As 64m (kbit/s, mono), 64j (joint stereo), a80m (ABR), v4j (VBR).")
 @click.option("--slots", default=4096, type=click.IntRange(1), help="Pairs that the pool holds; 2 MB each of 12 s.")
 @click.option("--seconds", default=12.0, type=click.FloatRange(SHORTEST_SECONDS, 600), help="Length of each.")
+@click.option(
+    "--narrow",
+    "narrow_share",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    help="Share of excerpts whose original ends at 9 to 16 kHz, as music of old games does.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one for each core but two.")
 @click.option("--pairs", "wanted", type=click.IntRange(1), help="Stop after so many; default: go on until Ctrl-C.")
 def pool_command(
@@ -59,6 +67,7 @@ def pool_command(
     codings: str,
     slots: int,
     seconds: float,
+    narrow_share: float,
     workers: int | None,
     wanted: int | None,
 ) -> None:
@@ -73,7 +82,7 @@ def pool_command(
         raise ConfigError("--codings names none")
     songs = [source for folder in music_dirs for source in music_sources(folder)]
     pool = Pool.create(pool_dir, PoolShape(slots, int(seconds * SAMPLE_RATE)))
-    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), settings)
+    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), settings, narrow_share)
     context = multiprocessing.get_context("spawn")
     made, refused = context.Value("q", 0), context.SimpleQueue()
     count = workers or max(1, (os.cpu_count() or 1) - 2)
@@ -135,6 +144,9 @@ def _mix_and_code(work: Work, seed: list[int], made: Any, wanted: int | None) ->
         else:
             audio, bandwidth_hz, _ = mixer.mix(index)
         index += 1
+        if rng.random() < work.narrow:
+            bandwidth_hz = min(bandwidth_hz, float(np.exp(rng.uniform(*np.log(NARROW_HZ)))))
+            audio = narrow(audio, bandwidth_hz)
         for original, coded in code_pairs(audio, work.codings, rng, CODINGS_EACH):
             with made.get_lock():
                 number = made.value

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from restorer.errors import ConfigError, RestorerError
@@ -30,11 +30,12 @@ Float32 = NDArray[np.float32]
 
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the changes, that are graded
 POOR_ODG = -1.0  # an MP3 graded below gets all changes: PEAQ marks down a full band where coding is audible anyway
-HARM = 1.0  # by which a loss of ODG counts more than a gain
-DISTANCE = 0.5  # ODG that the whole log-spectral distance is worth
-SURE = 0.02  # of that worth: shares that differ by less are nearly as good as each other
+CERTAINTY = 0.5  # ODG that a logit is worth there: below 1 the share has a price, far below a high one
+HARM = 8.0  # by which a loss of ODG counts more than a gain: what was learnt knows less of other music (EXPERIMENTS 43)
+DISTANCE = 1.0  # ODG that the whole log-spectral distance is worth
+LARGEST = 4.0  # difference of worth: no excerpt outweighs all others
+FIRMNESS, RELUCTANCE = 3.0, 1.0  # of the logits: what is learnt hedges, and in doubt less is better
 WINDOWS = (16, 32, 64, 64, 128, 128, 256, 0)  # frames of each excerpt that are judged by; 0: all of them
-FIRMNESS, RELUCTANCE = 3.0, 2.7  # of the logits: what is learnt hedges, and in doubt less is better (EXPERIMENTS 37)
 _HELD_OUT = 10  # one excerpt in so many
 COLUMNS = ("heard", "odg", "distances_db")  # of an `Example`
 
@@ -45,7 +46,7 @@ class Example:
 
     heard: Float32  # (len(WINDOWS), statistics), weighted means over windows
     odg: Float32  # of each of SHARES; not a number where it was not needed
-    distances_db: Float32  # (2,) log-spectral, of the MP3 at its original's level and of the restored
+    distances_db: Float32  # of each of SHARES, log-spectral; not a number where it was not needed
 
 
 def unrestrained(generator: Generator) -> Generator:
@@ -64,18 +65,18 @@ def examine(
 ) -> Example:
     """Restore an excerpt, (samples,) at 44.1 kHz, with z = 0, and grade shares of what changed.
 
-    Not `whole`: only as far as `wanted_share` needs it, which is soon known where coding is audible.
+    Not `whole`: only as far as `learn` needs it: no share of a poor MP3's changes is graded.
     """
     given = coded / np.float32(LAME_GAIN)
-    odg, distances = [peaq(original, given, SAMPLE_RATE).odg], [np.nan] * 2
+    odg, distances = np.full((2, len(SHARES)), np.nan, np.float32)
+    odg[0] = peaq(original, given, SAMPLE_RATE).odg
     if whole or odg[0] >= POOR_ODG:
         z = torch.zeros(generator.config.noise_size) if generator.config.noise_size else None
-        restored = restore(generator, coded[None], z)[0]
-        change = restored - given
-        odg += [peaq(original, given + np.float32(share) * change, SAMPLE_RATE).odg for share in SHARES[1:]]
-        distances = [float(lsd(original, given)), float(lsd(original, restored))]
-    else:
-        odg += [np.nan] * (len(SHARES) - 1)
+        change = restore(generator, coded[None], z)[0] - given
+        for index, share in enumerate(SHARES):
+            part = given + np.float32(share) * change
+            odg[index] = peaq(original, part, SAMPLE_RATE).odg if index else odg[0]
+            distances[index] = lsd(original, part)
     seen, loudness = Restraint(1).statistics(bound(analyse(torch.from_numpy(coded[None])))[1])
     frames = seen.shape[2]
     heard = []
@@ -85,37 +86,46 @@ def examine(
         weights = loudness[:, :, start : start + length] + 1e-6
         means = (seen[:, :, start : start + length] * weights).sum(dim=2) / weights.sum(dim=2)
         heard.append(means.flatten().numpy())
-    return Example(np.stack(heard).astype(np.float32), np.array(odg, np.float32), np.array(distances, np.float32))
+    return Example(np.stack(heard).astype(np.float32), odg, distances)
 
 
-def wanted_share(example: Example) -> float:
-    """The best share of the changes, as a mean over those that are about as good."""
-    odg, (before, after) = example.odg, example.distances_db
-    if odg[0] < POOR_ODG:
-        return 1.0
-    gains = odg - odg[0]
-    worth = gains + HARM * np.minimum(gains, 0) + DISTANCE * (1 - after / max(before, 1e-3)) * np.array(SHARES)
-    likely = np.exp((worth - worth.max()) / SURE)
-    return float((likely * np.array(SHARES)).sum() / likely.sum())
+def worth(example: Example) -> NDArray[np.float64]:
+    """Of each of SHARES in ODG, less harm and what the log-spectral distance adds, below that of the best, (4,).
+
+    Coding is not audible in it: `is_poor` excerpts want all changes.
+    """
+    odg, distances = example.odg.astype(float), example.distances_db.astype(float)
+    gained = odg - odg[0]
+    value = gained + HARM * np.minimum(gained, 0) + DISTANCE * (1 - distances / max(distances[0], 1e-3))
+    return np.maximum(value - value.max(), -LARGEST)
 
 
-def learn(restraint: Restraint, examples: list[Example], steps: int = 3000, seed: int = 0) -> None:
-    """Fit a restraint to what its examples want, then make it firmer; an example gives an input for each window."""
+def is_poor(example: Example) -> bool:
+    """Whether coding is audible, so that all changes are wanted whatever they are graded."""
+    return bool(example.odg[0] < POOR_ODG)
+
+
+def learn(restraint: Restraint, examples: list[Example], steps: int = 6000, seed: int = 2) -> None:
+    """Fit a restraint, so that the shares it gives are worth most; an example gives an input for each window."""
     heard = torch.from_numpy(np.stack([example.heard for example in examples]))
-    wanted = torch.tensor([wanted_share(example) for example in examples])[:, None].expand(heard.shape[:2]).flatten()
+    nothing = np.zeros(len(SHARES))
+    values = torch.from_numpy(np.stack([nothing if is_poor(e) else worth(e) for e in examples])).float()
+    values = values[:, None].expand(*heard.shape[:2], -1).flatten(0, 1)
+    poor = torch.tensor([float(is_poor(e)) for e in examples])[:, None].expand(heard.shape[:2]).flatten()
     heard = heard.flatten(0, 1)
     mean, spread = heard.mean(dim=0), heard.std(dim=0) + 0.05
     heard = (heard - mean) / spread
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         first, last = nn.Linear(heard.shape[1], restraint.MAPS), nn.Linear(restraint.MAPS, 1)
-        optimiser = torch.optim.AdamW([*first.parameters(), *last.parameters()], weight_decay=0.2)
+        optimiser = torch.optim.AdamW([*first.parameters(), *last.parameters()], weight_decay=0.3)
         for step in range(steps):
             optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
             chosen = torch.randint(0, len(heard), (256,))
             x = functional.dropout(heard[chosen] + 0.05 * torch.randn(256, heard.shape[1]), 0.1)
-            logits = last(functional.leaky_relu(first(x), SLOPE))[:, 0]
-            loss = functional.binary_cross_entropy_with_logits(logits, wanted[chosen])
+            logits = last(functional.leaky_relu(first(x), SLOPE))
+            unsure = CERTAINTY * functional.softplus(-logits[:, 0])
+            loss = (unsure * poor[chosen]).mean() - _between(values[chosen], torch.sigmoid(logits)).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -125,6 +135,15 @@ def learn(restraint: Restraint, examples: list[Example], steps: int = 3000, seed
         restraint.tell.bias.copy_(first.bias - weight @ mean)
         restraint.judge.weight.copy_(FIRMNESS * last.weight)
         restraint.judge.bias.copy_(FIRMNESS * last.bias - RELUCTANCE)
+
+
+def _between(values: Tensor, shares: Tensor) -> Tensor:
+    """Values of SHARES, (n, 4), at other shares, (n, 1), on straight lines between them."""
+    places = torch.tensor(SHARES)
+    below = torch.bucketize(shares.detach(), places[1:-1], right=True)
+    low, high = places[below], places[below + 1]
+    part = (shares - low) / (high - low)
+    return torch.lerp(values.gather(1, below), values.gather(1, below + 1), part)
 
 
 @torch.no_grad()
