@@ -22,7 +22,8 @@ class Streams:
     """n signals advanced in lock-step; each comes out as it would from a `Stream` of its own.
 
     `Restorer.streams` makes it. Blocks of one call have the same length, and all signals start, end and are reset
-    together: give silence to those that wait. Signals that start at any time need streams of their own. What is
+    together: give silence to those that wait. Signals that start at any time need streams of their own. Frames do not
+    wait for each other here, so the latency is ``model_info.latency_samples``: the batch is what saves time. What is
     NaN, infinite or beyond 120 dB over full scale is replaced by 0 and counted in `replaced_samples`. An object
     belongs to one thread at a time.
 
