@@ -43,6 +43,10 @@ class SteadyResampler(StreamResampler):
     small blocks and too much in one. The largest delay stays what it was.
     """
 
+    def __init__(self, channels: int, source_rate: int, target_rate: int) -> None:
+        super().__init__(channels, source_rate, target_rate)
+        self._delay = resampler_delay(source_rate, target_rate)  # a trial of some time, not for the first block
+
     def reset(self) -> None:
         """Forget the signal so far; the next block starts a new one."""
         super().reset()
@@ -51,20 +55,14 @@ class SteadyResampler(StreamResampler):
 
     def process(self, block: np.ndarray) -> np.ndarray:
         """Resample the next block; shapes are those of `StreamResampler`, and the samples too, at a steady pace."""
-        samples = super().process(block)
-        if self.source_rate == self.target_rate:
-            return samples
-        self._kept = np.concatenate([self._kept, samples], axis=1)
-        delay = resampler_delay(self.source_rate, self.target_rate)
-        due = math.ceil(self._received * self.target_rate / self.source_rate - delay) - self._given
-        return self._take(min(max(0, due), self._kept.shape[1]))
+        self._kept = np.concatenate([self._kept, super().process(block)], axis=1)
+        due = math.ceil(self._received * self.target_rate / self.source_rate - self._delay) - self._given
+        count = min(max(0, due), self._kept.shape[1])
+        taken, self._kept = self._kept[:, :count], self._kept[:, count:]
+        self._given += count
+        return np.ascontiguousarray(taken)
 
     def flush(self) -> np.ndarray:
         """Return the rest, ``(channels, m)`` float32, and start over."""
         kept = self._kept
         return np.concatenate([kept, super().flush()], axis=1)
-
-    def _take(self, count: int) -> np.ndarray:
-        taken, self._kept = self._kept[:, :count], self._kept[:, count:]
-        self._given += count
-        return np.ascontiguousarray(taken)

@@ -27,6 +27,7 @@ from restorer.training.restraint import (
     judge,
     learn,
     load_examples,
+    save_examples,
     unrestrained,
     with_restraint,
     worth,
@@ -220,6 +221,9 @@ def test_grades_are_kept_and_learnt_from_again(trained, tmp_path):
     np.testing.assert_array_equal(more[19].heard, kept[19].heard)
     with pytest.raises(ConfigError, match="other weights"):
         load_examples(grades, "others")
+    save_examples(grades, [dataclasses.replace(found, distances_db=found.distances_db[:2]) for found in more], weights)
+    with pytest.raises(ConfigError, match="of an earlier version"):
+        load_examples(grades, weights)
     grades.write_bytes(b"no grades")
     with pytest.raises(ConfigError, match="holds no grades"):
         load_examples(grades, weights)

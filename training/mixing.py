@@ -44,10 +44,9 @@ def shift_speed(audio: Float32, ratio: float) -> Float32:
 
 def narrow(audio: Float32, bandwidth_hz: float) -> Float32:
     """What is left of (channels, samples) at the least sample rate that holds the bandwidth, as old recordings end."""
-    rate = bandwidth_hz / PASSED
-    left = soxr.resample(audio.T, SAMPLE_RATE, rate, quality="VHQ")
-    back = soxr.resample(left, rate, SAMPLE_RATE, quality="VHQ").T[:, : audio.shape[1]]
-    return np.pad(back, ((0, 0), (0, audio.shape[1] - back.shape[1]))).astype(np.float32)
+    ratio = SAMPLE_RATE * PASSED / bandwidth_hz
+    back = shift_speed(shift_speed(audio, ratio), 1 / ratio)[:, : audio.shape[1]]
+    return np.pad(back, ((0, 0), (0, audio.shape[1] - back.shape[1])))
 
 
 def equalise(audio: Float32, knots_db: Sequence[float]) -> Float32:

@@ -30,7 +30,7 @@ Float32 = NDArray[np.float32]
 
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the changes, that are graded
 POOR_ODG = -1.0  # an MP3 graded below gets all changes: PEAQ marks down a full band where coding is audible anyway
-CERTAINTY = 0.5  # ODG that a logit is worth there: below 1 the share has a price, far below a high one
+CERTAINTY = 0.5  # ODG that it costs there for each unit by which the share's logit is below 0
 HARM = 8.0  # by which a loss of ODG counts more than a gain: what was learnt knows less of other music (EXPERIMENTS 43)
 DISTANCE = 1.0  # ODG that the whole log-spectral distance is worth
 LARGEST = 4.0  # difference of worth: no excerpt outweighs all others
@@ -73,10 +73,9 @@ def examine(
     if whole or odg[0] >= POOR_ODG:
         z = torch.zeros(generator.config.noise_size) if generator.config.noise_size else None
         change = restore(generator, coded[None], z)[0] - given
-        for index, share in enumerate(SHARES):
-            part = given + np.float32(share) * change
-            odg[index] = peaq(original, part, SAMPLE_RATE).odg if index else odg[0]
-            distances[index] = lsd(original, part)
+        parts = [given + np.float32(share) * change for share in SHARES]
+        odg[1:] = [peaq(original, part, SAMPLE_RATE).odg for part in parts[1:]]
+        distances[:] = [lsd(original, part) for part in parts]
     seen, loudness = Restraint(1).statistics(bound(analyse(torch.from_numpy(coded[None])))[1])
     frames = seen.shape[2]
     heard = []
@@ -110,8 +109,8 @@ def learn(restraint: Restraint, examples: list[Example], steps: int = 6000, seed
     heard = torch.from_numpy(np.stack([example.heard for example in examples]))
     nothing = np.zeros(len(SHARES))
     values = torch.from_numpy(np.stack([nothing if is_poor(e) else worth(e) for e in examples])).float()
-    values = values[:, None].expand(*heard.shape[:2], -1).flatten(0, 1)
-    poor = torch.tensor([float(is_poor(e)) for e in examples])[:, None].expand(heard.shape[:2]).flatten()
+    poor = torch.tensor([float(is_poor(e)) for e in examples])
+    values, poor = (of_each.repeat_interleave(heard.shape[1], dim=0) for of_each in (values, poor))
     heard = heard.flatten(0, 1)
     mean, spread = heard.mean(dim=0), heard.std(dim=0) + 0.05
     heard = (heard - mean) / spread
@@ -198,6 +197,8 @@ def load_examples(path: Path, weights: str) -> list[Example]:
         raise ConfigError(f"'{path}' holds no grades: {error}") from error
     if of != weights:
         raise ConfigError(f"the grades in '{path}' are those of other weights")
+    if columns[COLUMNS.index("distances_db")].shape[1:] != (len(SHARES),):
+        raise ConfigError(f"the grades in '{path}' are of an earlier version, without distances for every share")
     return [Example(*row) for row in zip(*columns, strict=True)]
 
 
