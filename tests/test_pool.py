@@ -55,6 +55,19 @@ def test_pairs_are_aligned_and_drawn_as_pairs_are(filled):
     assert 10 ** (-15 / 20) - 1e-3 < min(peaks) < 0.5 < max(peaks) <= 1 + 1e-3
 
 
+def test_in_turn_no_slot_is_read_twice_before_all_have_been(tmp_path):
+    pool = Pool.create(tmp_path / "pool", PoolShape(16, 1000))
+    rng = np.random.default_rng(0)
+    for slot in range(16):
+        sound = rng.standard_normal(1000).astype(np.float32) / 8
+        pool.write(slot, sound, sound, 20000.0)
+    for first in (0, 5):
+        drawn = [pool.draw(first + index, 1000, 3, in_turn=True)[0] for index in range(16)]
+        assert len({np.argmax(np.abs(sound)) for sound in drawn}) == 16
+    pool._bandwidths[7] = 0  # being written: another one is read in its place
+    assert all(np.abs(pool.draw(index, 1000, 3, in_turn=True)[0]).max() > 0.1 for index in range(16))
+
+
 def test_a_slot_that_is_being_written_is_not_read(tmp_path):
     pool = Pool.create(tmp_path / "pool", PoolShape(2, 1000))
     with pytest.raises(RestorerError, match="nearly empty; start restorer pool"):

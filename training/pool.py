@@ -121,9 +121,11 @@ class Pool:
         return audio[0], audio[1], bandwidth
 
     def draw(
-        self, index: int, samples: int, seed: int = 0, codings: tuple[str, ...] = ()
+        self, index: int, samples: int, seed: int = 0, codings: tuple[str, ...] = (), *, in_turn: bool = False
     ) -> tuple[Float32, Float32, float]:
         """Draw an excerpt as `Pairs.draw` does, from what the pool holds at this moment; it chose the codings.
+
+        In turn: as many indices in a row as the full pool has slots read each of them once.
 
         Raises
         ------
@@ -136,8 +138,10 @@ class Pool:
                 f"excerpts last {samples / SAMPLE_RATE:.1f} s; make one with longer pairs (restorer pool --seconds)"
             )
         rng = np.random.default_rng([seed, index])
-        for _ in range(256):
+        for attempt in range(256):
             slot = int(rng.integers(self.shape.slots))
+            if in_turn and not attempt:
+                slot = int(np.random.default_rng(seed).permutation(self.shape.slots)[index % self.shape.slots])
             pair = self.read(slot, int(rng.integers(self.shape.samples - samples + 1)), samples)
             if pair is not None and np.abs(pair[0]).max() > SILENT:
                 original, coded, bandwidth = pair

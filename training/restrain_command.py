@@ -138,7 +138,7 @@ def _begin(checkpoint_file: Path, pool_dir: Path) -> None:
 def _examine_one(place: tuple[int, int]) -> Example:
     assert _examiner is not None
     (index, seed), (generator, pool) = place, _examiner
-    original, coded, _ = pool.draw(index, SECONDS * SAMPLE_RATE, seed)
+    original, coded, _ = pool.draw(index, SECONDS * SAMPLE_RATE, seed, in_turn=True)
     return examine(generator, original, coded, np.random.default_rng([seed, index]), whole=held_out(index))
 
 
