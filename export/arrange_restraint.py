@@ -18,14 +18,14 @@ BLOCK = 16  # maps that kernels compute at once
 class ArrangedRestraint(nn.Module):
     """Shape: that of `Restraint` with a memory, but for the maps of the memory.
 
-    Map `MAPS` of what is told is the loudness itself; those behind it are zeros.
+    Map `maps` of what is told is the loudness itself; those behind it are zeros.
     """
 
     def __init__(self, restraint: Restraint):
         super().__init__()
         r = restraint
         self.restraint = r
-        self.maps = -(-(r.MAPS + 1) // BLOCK) * BLOCK
+        self.maps = -(-(r.maps + 1) // BLOCK) * BLOCK
         self.tell = nn.Conv2d(r.STATISTICS, self.maps, (1, r.BANDS))
         self.windows = nn.Conv2d(self.maps, self.maps, (r.frames, 1), groups=self.maps, bias=False)
         self.judge = nn.Conv2d(self.maps, BLOCK, 1)
@@ -33,12 +33,12 @@ class ArrangedRestraint(nn.Module):
             for layer in (self.tell, self.judge):
                 layer.weight.zero_()
                 layer.bias.zero_()
-            self.tell.weight[: r.MAPS] = r.tell.weight.view(r.MAPS, r.STATISTICS, 1, r.BANDS)
-            self.tell.bias[: r.MAPS] = r.tell.bias
-            self.tell.bias[r.MAPS] = 1
+            self.tell.weight[: r.maps] = r.tell.weight.view(r.maps, r.STATISTICS, 1, r.BANDS)
+            self.tell.bias[: r.maps] = r.tell.bias
+            self.tell.bias[r.maps] = 1
             self.windows.weight.fill_(1 / r.frames)
-            self.judge.weight[0, : r.MAPS, 0, 0] = r.judge.weight[0]
-            self.judge.weight[1, r.MAPS] = 1
+            self.judge.weight[0, : r.maps, 0, 0] = r.judge.weight[0]
+            self.judge.weight[1, r.maps] = 1
             self.judge.bias[1] = r.SILENCE
 
     @property

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from restorer.transform import Float32
 
 SMALLEST = 1 << 14  # weights of a layer worth it; what sees the finest differences is smaller
+SPARED = ".restraint."  # part of weights' names: a small error in what it judges could change everything
 _WEIGHT_STEPS = 63
 _STEPS = 255
 _FRAMES_PER_CALL = 64
@@ -56,6 +57,7 @@ def large_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
         and all(name in weights for name in node.input[1:])
         and np.prod(weights[node.input[1]].dims) >= SMALLEST
         and weights[node.input[1]].dims[1] > 1  # sums over one map have nothing to learn, and see the finest
+        and SPARED not in node.input[1]
     ]
 
 

@@ -19,6 +19,7 @@ from restorer.inputs import AudioInput, name_input, read_input
 from restorer.model_file import Model, ModelInfo, import_onnxruntime
 from restorer.noise import check_seed
 from restorer.progress import Progress, following
+from restorer.quiet import gain_for_quiet
 from restorer.restore_report import RestoreReport
 from restorer.stream import Stream, check_mix
 from restorer.streams import Streams
@@ -267,6 +268,7 @@ class Restorer:
         progress: Progress | None = None,
         brightness: str | float | None = None,
         verbose: bool = False,
+        turn_up: bool = False,
     ) -> RestoreReport:
         """Restore an audio file of any length in bounded memory; tags and cover go along.
 
@@ -285,6 +287,9 @@ class Restorer:
             an estimate.
         verbose
             Show a bar on stderr.
+        turn_up
+            Restore a quiet file as if it were loud, and give back its own level: models hold back where music is
+            quieter than what they learnt from. Peaks of 0.25 and more are left as they are. The file is read twice.
 
         Raises
         ------
@@ -296,6 +301,7 @@ class Restorer:
         seed, mix, brightness = check_seed(seed), check_mix(mix), self.check_brightness(brightness)
         check_target(source, target, overwrite, subtype)
         started = time.perf_counter()
+        gain = gain_for_quiet(source) if turn_up else np.float32(1)
         with AudioReader(source, self.sample_rate) as reader:
             stream = self.stream(reader.channels, self.sample_rate, seed, mix, brightness, frames_per_call=1)
             with (
@@ -312,9 +318,9 @@ class Restorer:
                 read = written = 0
                 for block in reader.blocks(_BLOCK_SAMPLES):
                     read += block.shape[1]
-                    written += _write(writer, stream.process(block))
+                    written += _write(writer, stream.process(block * gain) / gain)
                     tell(min(written, reader.samples), max(reader.samples, read))
-                written += _write(writer, stream.flush())
+                written += _write(writer, stream.flush() / gain)
                 tell(written, written)
         warnings = [*reader.warnings, *writer.warnings]
         if stream.replaced_samples:

@@ -8,11 +8,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from restorer.audio_in import AudioReader
 from restorer.audio_out import AudioWriter, check_target, choose_format, place, temporary_path, write_error
 from restorer.inspection import Inspection, inspect_file
 from restorer.pipe import NAME, WavStreamReader, WavStreamWriter
 from restorer.progress import Progress
+from restorer.quiet import gain_for_quiet
 from restorer.restore_report import RestoreReport
 from restorer.restorer import Restorer
 
@@ -58,6 +61,7 @@ def restore_or_copy(
         subtype=chosen,
         progress=progress,
         brightness=brightness,
+        turn_up=True,
     )
     return report, None
 
@@ -112,8 +116,8 @@ def restore_pipe(
 ) -> tuple[RestoreReport, Inspection | None]:
     """Restore from a WAV stream, to one, or both, in bounded memory; what comes in goes out block by block.
 
-    A stream cannot be inspected before it is restored, so it always is; a file that is transparent passes as it
-    sounds unless `force` is set.
+    A stream cannot be inspected before it is restored, so it always is, as quiet as it comes; a file that is
+    transparent passes as it sounds unless `force` is set, and a quiet one is turned up meanwhile.
 
     Returns
     -------
@@ -124,12 +128,13 @@ def restore_pipe(
     AudioFileError : the input is no audio, or the target cannot be written.
     """
     started = time.perf_counter()
-    found, carried = None, ""
+    found, carried, gain = None, "", np.float32(1)
     with ExitStack() as stack:
         reader: AudioReader | WavStreamReader
         if isinstance(source, Path):
             if not force and (inspection := inspect_file(source, count_clipped=False)).transparent:
                 found, mix, carried = inspection, 0.0, _conversion("WAV", "", restorer.sample_rate)
+            gain = gain_for_quiet(source)
             reader = stack.enter_context(AudioReader(source, restorer.sample_rate))
             stream = restorer.stream(reader.channels, restorer.sample_rate, seed, mix, brightness)
         else:
@@ -146,12 +151,12 @@ def restore_pipe(
         read = written = 0
         for block in reader.blocks(_PIPE_BLOCK_SAMPLES):
             read += block.shape[1]
-            restored = stream.process(block)
+            restored = stream.process(block * gain) / gain
             writer.write(restored)
             written += restored.shape[1]
             if progress and reader.samples:
                 progress(min(read, reader.samples), reader.samples)
-        restored = stream.flush()
+        restored = stream.flush() / gain
         writer.write(restored)
         written += restored.shape[1]
     warnings = list(reader.warnings)

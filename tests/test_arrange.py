@@ -75,14 +75,14 @@ def test_pairs_of_bins_are_the_fine_stage():
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("frames", [1, 40])
+@pytest.mark.parametrize(("frames", "maps", "arranged_maps"), [(1, 16, 32), (40, 16, 32), (40, 63, 64)])
 @torch.no_grad()
-def test_arranged_restraint_is_the_same_function(frames):
-    restraint = shaken(Restraint(frames))
+def test_arranged_restraint_is_the_same_function(frames, maps, arranged_maps):
+    restraint = shaken(Restraint(frames, maps))
     power = torch.rand(2, 1, 30, 1024, generator=torch.Generator().manual_seed(5)).log().neg() * 20
     power[:, :, 12:18] = 0
     arranged = ArrangedRestraint(restraint)
-    assert arranged.state_shape == (32, frames - 1, 1)
+    assert arranged.state_shape == (arranged_maps, frames - 1, 1)
     expected, _ = restraint(power)
     memory, pieces = torch.zeros(2, *arranged.state_shape), []
     for piece in power.split([1, 7, 22], dim=2):

@@ -164,6 +164,15 @@ def test_small_layers_stay(rng: np.random.Generator) -> None:
         assert quantise(model, {}) == model
 
 
+def test_what_judges_stays(rng: np.random.Generator) -> None:
+    model = build(rng)
+    (layer,) = large_layers(model)
+    name = "generator.restraint.tell.weight"
+    next(tensor for tensor in model.graph.initializer if tensor.name == layer.input[1]).name = name
+    layer.input[1] = name
+    assert not large_layers(model)
+
+
 def test_weights_fit_sums_of_two_products_in_16_bits(rng: np.random.Generator) -> None:
     """Processors without integer dot products would else saturate, and compute something else."""
     model = build(rng)

@@ -14,6 +14,7 @@ from toy_model import MODELS, make_model, make_music
 import restorer as package
 from restorer import ConfigError, ModelError, Restorer, RestorerError
 from restorer.errors import AudioFileError
+from restorer.quiet import gain_for_quiet
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -54,6 +55,26 @@ def test_whole_is_streamed(restorer: Restorer, channels: int, sample_rate: int) 
     assert whole.dtype == np.float32
     assert whole.shape == (channels, round(15000 * restorer.sample_rate / sample_rate))
     assert np.abs(whole - streamed(restorer, audio, sample_rate, 999, 3)).max() < 1e-5
+
+
+@pytest.mark.parametrize("peak", [0.8, 0.25, 0.2, 0.004])
+def test_a_quiet_file_is_restored_as_if_it_were_loud(restorer: Restorer, tmp_path: Path, peak: float) -> None:
+    rate = restorer.sample_rate
+    audio = make_music(2, 70_000, rate)
+    audio = np.float32(peak) * audio / np.abs(audio).max()
+    soundfile.write(tmp_path / "in.wav", audio.T, rate, subtype="FLOAT")
+    restorer.restore_file(tmp_path / "in.wav", tmp_path / "out.wav", seed=1, subtype="float", turn_up=True)
+    found = soundfile.read(tmp_path / "out.wav", dtype="float32")[0].T
+    gain = np.float32(1 if peak >= 0.25 else 2 ** np.floor(-np.log2(peak)))
+    np.testing.assert_array_equal(found, restorer(audio * gain, rate, seed=1) / gain)
+    restorer.restore_file(tmp_path / "in.wav", tmp_path / "same.wav", mix=0.0, subtype="float", turn_up=True)
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "same.wav", dtype="float32")[0].T, audio)
+
+
+def test_silence_is_not_turned_up(toy: Restorer, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", np.zeros(5000, np.float32), 44100, subtype="FLOAT")
+    assert gain_for_quiet(tmp_path / "in.wav") == 1
+    assert toy.restore_file(tmp_path / "in.wav", tmp_path / "out.wav", turn_up=True).seconds > 0.1
 
 
 def test_a_block_border_inside_a_long_array_changes_nothing(toy: Restorer) -> None:

@@ -27,6 +27,7 @@ from restorer.training.restraint import (
     judge,
     learn,
     load_examples,
+    quieter,
     save_examples,
     unrestrained,
     with_restraint,
@@ -55,12 +56,17 @@ def noise_power(frames, holes, seed=0):
     return torch.where(torch.rand(power.shape, generator=draw) < holes, 1e-4, 1.0) * power
 
 
+def heard_of(power):
+    """Means of its statistics, (statistics,), from power, (1, 1, frames, 1024)."""
+    seen, loudness = Restraint(1).statistics(power)
+    return ((seen * loudness).sum(dim=2) / loudness.sum(dim=2)).flatten()
+
+
 def example(holes, odg, distances, seed=0):
     """What is heard of noise with holes, and grades."""
     level = 10 ** np.random.default_rng(seed).uniform(-1, 3)
-    seen, loudness = Restraint(1).statistics(noise_power(40, holes, seed) * level)
-    heard = (seen * loudness).sum(dim=2) / loudness.sum(dim=2)
-    return Example(heard.flatten().numpy()[None], odg.astype(np.float32), np.array(distances, np.float32))
+    heard = heard_of(noise_power(40, holes, seed) * level)
+    return Example(heard.numpy()[None], odg.astype(np.float32), np.array(distances, np.float32))
 
 
 @torch.no_grad()
@@ -89,7 +95,7 @@ def test_silence_says_nothing_and_the_past_is_forgotten():
     assert share.shape == (1, 1, 27, 1) and memory is None
     alone, _ = restraint(power[:, :, 22:])
     torch.testing.assert_close(share[:, :, 22:], alone)
-    zeros = torch.zeros(1, Restraint.MAPS + 1, 7, 1)
+    zeros = torch.zeros(1, restraint.maps + 1, 7, 1)
     _, memory = restraint(torch.zeros(1, 1, 20, BINS), zeros)
     torch.testing.assert_close(memory, zeros, atol=1e-4, rtol=0)
 
@@ -106,6 +112,17 @@ def test_what_shares_are_worth():
     assert best(np.array([-0.3, -0.31, -0.32, -0.33]), [2.0, 1.98, 1.96, 1.94]) == 0.0  # harm counts more
     assert is_poor(example(0, WORST - 1, same)) and not is_poor(example(0, BEST, same))
     assert gains([example(0, BEST, (2.0, 2.0))], np.array([0.75]))[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("gain_db", [-6, -20, -40])
+def test_quieter_is_what_would_be_heard(gain_db):
+    slope = torch.logspace(2, -5, BINS) * (torch.arange(BINS) < 700)  # falls to the floor, with nothing above 15 kHz
+    power, gain = noise_power(60, 0.2) * slope, 10 ** (gain_db / 20)
+    loud, quiet = heard_of(power), heard_of(power * gain**2)
+    off = (quieter(loud[None], torch.tensor([gain]))[0] - quiet).abs()
+    assert off.max() < 0.5 and off.mean() < 0.04 * (loud - quiet).abs().mean() + 0.02
+    off = (quieter(loud[None], torch.ones(1))[0] - loud).abs()
+    assert off.max() < 0.3 and off.mean() < 0.01  # something is lost at the floor
 
 
 def test_it_learns_to_tell_holes_from_noise():

@@ -60,6 +60,7 @@ class GeneratorConfig:
     fine_maps: int = 0  # of a last stage that sees single bins; 0: there is none
     hint_maps: int = 4  # that the last stage is given for each bin
     restraint_frames: int = 0  # over which it is judged how much is missing; 0: it is not
+    restraint_maps: int = 16  # that it is judged by
 
 
 class Generator(nn.Module):
@@ -96,7 +97,7 @@ class Generator(nn.Module):
         self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.002)
         self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
         self.fine = FineStage(c) if c.fine_maps else None
-        self.restraint = Restraint(c.restraint_frames) if c.restraint_frames else None
+        self.restraint = Restraint(c.restraint_frames, c.restraint_maps) if c.restraint_frames else None
         if self.noise is not None:
             he_initialise(self.noise, 0.3)
 
@@ -239,21 +240,21 @@ class Restraint(nn.Module):
     distances from that mean tells coding from music once it is averaged over `frames` frames, each weighted by its
     loudness, so that silence says nothing. `restorer restrain` makes it learn that.
 
-    Shape: power (B, 1, T, 1024) -> (B, 1, T, 1) in 0..1, next memory (B, MAPS + 1, frames - 1, 1). Without a memory
+    Shape: power (B, 1, T, 1024) -> (B, 1, T, 1) in 0..1, next memory (B, maps + 1, frames - 1, 1). Without a memory
     what came before counts as silence.
     """
 
-    MAPS, BANDS, BINS_EACH = 16, 64, BINS // 64
+    BANDS, BINS_EACH = 64, BINS // 64
     FLOOR = 1e-6  # of power: low-passes and holes are seen 30 dB further down than by all else
     DEPTHS = (0.0, 2.0, 4.0, 6.0, 9.0)  # of log power below that of its band's mean
     STATISTICS = 1 + len(DEPTHS)  # of each band
     SILENCE = 1e-3  # of loudness, added to what the means are divided by
 
-    def __init__(self, frames: int):
+    def __init__(self, frames: int, maps: int = 16):
         super().__init__()
-        self.frames, self.memory_frames = frames, frames - 1
-        self.tell = nn.Linear(self.STATISTICS * self.BANDS, self.MAPS)
-        self.judge = nn.Linear(self.MAPS, 1)
+        self.frames, self.memory_frames, self.maps = frames, frames - 1, maps
+        self.tell = nn.Linear(self.STATISTICS * self.BANDS, self.maps)
+        self.judge = nn.Linear(self.maps, 1)
         self.register_buffer("depths", torch.tensor(self.DEPTHS).view(-1, 1, 1), persistent=False)
         he_initialise(self.tell)
         he_initialise(self.judge)
@@ -261,7 +262,7 @@ class Restraint(nn.Module):
     @property
     def state_shape(self) -> tuple[int, int, int]:
         """(maps, frames, bins) of the memory."""
-        return self.MAPS + 1, self.memory_frames, 1
+        return self.maps + 1, self.memory_frames, 1
 
     def statistics(self, power: Tensor) -> tuple[Tensor, Tensor]:
         """Of each frame and band, (B, STATISTICS, T, BANDS), and loudness, (B, 1, T, 1), from power (B, 1, T, 1024)."""
@@ -283,15 +284,15 @@ class Restraint(nn.Module):
             told = functional.pad(told, (0, 0, self.memory_frames, 0))
         told, memory = remember(told, memory, self.memory_frames)
         windows = functional.avg_pool1d(told.squeeze(3), self.frames, stride=1)
-        means, weight = windows.mT.split([self.MAPS, 1], dim=2)
+        means, weight = windows.mT.split([self.maps, 1], dim=2)
         return self.decide(means / (weight + self.SILENCE)), memory
 
     def summarise(self, seen: Tensor) -> Tensor:
-        """Of each frame, (B, T, MAPS), from its statistics."""
+        """Of each frame, (B, T, maps), from its statistics."""
         return self.tell(seen.transpose(1, 2).flatten(2))
 
     def decide(self, means: Tensor) -> Tensor:
-        """The share, (B, 1, T, 1), from means of what `summarise` gives, (B, T, MAPS)."""
+        """The share, (B, 1, T, 1), from means of what `summarise` gives, (B, T, maps)."""
         return torch.sigmoid(self.judge(functional.leaky_relu(means, SLOPE)))[:, None]
 
 

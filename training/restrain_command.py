@@ -113,7 +113,7 @@ def _take_over(generator: Generator, like: Path) -> Generator:
     other, _, _ = checkpoint.load_generator(like)
     if not isinstance(other, Generator) or other.restraint is None:
         raise ConfigError(f"'{like}' has no restraint to take over")
-    restrained = with_restraint(generator, other.config.restraint_frames)
+    restrained = with_restraint(generator, other.config.restraint_frames, other.config.restraint_maps)
     assert restrained.restraint is not None
     restrained.restraint.load_state_dict(other.restraint.state_dict())
     return restrained

@@ -7,6 +7,7 @@ them, and the log-spectral distance has a say.
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +31,14 @@ Float32 = NDArray[np.float32]
 
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the changes, that are graded
 POOR_ODG = -1.0  # an MP3 graded below gets all changes: PEAQ marks down a full band where coding is audible anyway
-CERTAINTY = 0.5  # ODG that it costs there for each unit by which the share's logit is below 0
+CERTAINTY = 0.8  # ODG that it costs there for each unit by which the share's logit is below 0
 HARM = 8.0  # by which a loss of ODG counts more than a gain: what was learnt knows less of other music (EXPERIMENTS 43)
 DISTANCE = 1.0  # ODG that the whole log-spectral distance is worth
 LARGEST = 4.0  # difference of worth: no excerpt outweighs all others
-FIRMNESS, RELUCTANCE = 3.0, 1.0  # of the logits: what is learnt hedges, and in doubt less is better
+FIRMNESS, RELUCTANCE = 3.0, 4.0  # of the logits: what is learnt hedges, and in doubt less is better
+MAPS, DROPOUT = 63, 0.2  # many, of which any must do without some: other music is judged better (EXPERIMENTS 44)
+QUIET, QUIETEST_DB = 0.3, -30.0  # share of what is learnt from that is heard as if quieter, by how much at most
+STEPS = (1000, 20_000)  # of learning, least and most
 WINDOWS = (16, 32, 64, 64, 128, 128, 256, 0)  # frames of each excerpt that are judged by; 0: all of them
 _HELD_OUT = 10  # one excerpt in so many
 COLUMNS = ("heard", "odg", "distances_db")  # of an `Example`
@@ -104,8 +108,13 @@ def is_poor(example: Example) -> bool:
     return bool(example.odg[0] < POOR_ODG)
 
 
-def learn(restraint: Restraint, examples: list[Example], steps: int = 6000, seed: int = 2) -> None:
-    """Fit a restraint, so that the shares it gives are worth most; an example gives an input for each window."""
+def learn(restraint: Restraint, examples: list[Example], steps: int | None = None, seed: int = 2) -> None:
+    """Fit a restraint, so that the shares it gives are worth most; an example gives an input for each window.
+
+    Without a number of steps, three for each example, within `STEPS`. Some are heard as if `quieter`: level should
+    not matter.
+    """
+    steps = steps or int(np.clip(3 * len(examples), *STEPS))
     heard = torch.from_numpy(np.stack([example.heard for example in examples]))
     nothing = np.zeros(len(SHARES))
     values = torch.from_numpy(np.stack([nothing if is_poor(e) else worth(e) for e in examples])).float()
@@ -113,15 +122,16 @@ def learn(restraint: Restraint, examples: list[Example], steps: int = 6000, seed
     values, poor = (of_each.repeat_interleave(heard.shape[1], dim=0) for of_each in (values, poor))
     heard = heard.flatten(0, 1)
     mean, spread = heard.mean(dim=0), heard.std(dim=0) + 0.05
-    heard = (heard - mean) / spread
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        first, last = nn.Linear(heard.shape[1], restraint.MAPS), nn.Linear(restraint.MAPS, 1)
+        first, last = nn.Linear(heard.shape[1], restraint.maps), nn.Linear(restraint.maps, 1)
         optimiser = torch.optim.AdamW([*first.parameters(), *last.parameters()], weight_decay=0.3)
         for step in range(steps):
             optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
             chosen = torch.randint(0, len(heard), (256,))
-            x = functional.dropout(heard[chosen] + 0.05 * torch.randn(256, heard.shape[1]), 0.1)
+            gains_db = QUIETEST_DB * torch.rand(256) * (torch.rand(256) < QUIET)
+            x = (quieter(heard[chosen], 10 ** (gains_db / 20)) - mean) / spread
+            x = functional.dropout(x + 0.05 * torch.randn(256, heard.shape[1]), DROPOUT)
             logits = last(functional.leaky_relu(first(x), SLOPE))
             unsure = CERTAINTY * functional.softplus(-logits[:, 0])
             loss = (unsure * poor[chosen]).mean() - _between(values[chosen], torch.sigmoid(logits)).mean()
@@ -134,6 +144,27 @@ def learn(restraint: Restraint, examples: list[Example], steps: int = 6000, seed
         restraint.tell.bias.copy_(first.bias - weight @ mean)
         restraint.judge.weight.copy_(FIRMNESS * last.weight)
         restraint.judge.bias.copy_(FIRMNESS * last.bias - RELUCTANCE)
+
+
+def quieter(heard: Tensor, gains: Tensor) -> Tensor:
+    """What would be heard, (n, statistics), of the same excerpts times gains of 1 or less, (n,), approximately.
+
+    Levels fall, at the lowest to the floor. No bin is deeper below its band's mean than the floor is, so what lies
+    beyond each depth loses what lay beyond that: min(x, top) - depth is x - depth less x - top, where positive.
+    """
+    floor, depths = Restraint.FLOOR, torch.tensor(Restraint.DEPTHS).view(1, -1, 1)
+    level, beyond = heard.view(len(heard), Restraint.STATISTICS, Restraint.BANDS).split([1, depths.shape[1]], dim=1)
+    lower = ((level.exp() - floor).clamp(min=0) * gains.view(-1, 1, 1) ** 2 + floor).log()
+    before, top = ((each - math.log(floor)).clamp(min=0) for each in (level, lower))
+    places = torch.cat([depths.expand_as(beyond), before.clamp(min=Restraint.DEPTHS[-1] + 1e-3)], dim=1)
+    values = torch.cat([beyond, torch.zeros_like(level)], dim=1)  # nothing was deeper than the floor before
+    lost = torch.zeros_like(top)
+    for index in range(len(Restraint.DEPTHS)):
+        low, high = places[:, index : index + 1], places[:, index + 1 : index + 2]
+        part = ((top - low) / (high - low)).clamp(0, 1)
+        found = torch.lerp(values[:, index : index + 1], values[:, index + 1 : index + 2], part)
+        lost = torch.where((top >= low) & (top < high), found, lost)
+    return torch.cat([lower, (beyond - lost).clamp(min=0) * (top > depths)], dim=1).flatten(1)
 
 
 def _between(values: Tensor, shares: Tensor) -> Tensor:
@@ -158,10 +189,11 @@ def gains(examples: list[Example], shares: NDArray[np.float64]) -> NDArray[np.fl
     return np.array([np.interp(share, SHARES, e.odg) - e.odg[0] for e, share in zip(examples, shares, strict=True)])
 
 
-def with_restraint(generator: Generator, frames: int) -> Generator:
-    """The same generator with a restraint over so many frames, which it has yet to learn where it had none."""
-    restrained = Generator(dataclasses.replace(generator.config, restraint_frames=frames))
-    restrained.load_state_dict(generator.state_dict(), strict=False)
+def with_restraint(generator: Generator, frames: int, maps: int = MAPS) -> Generator:
+    """The same generator with a restraint over so many frames, which has yet to learn."""
+    config = dataclasses.replace(generator.config, restraint_frames=frames, restraint_maps=maps)
+    restrained = Generator(config)
+    restrained.load_state_dict(unrestrained(generator).state_dict(), strict=False)
     return restrained.eval()
 
 

@@ -102,7 +102,9 @@ class Song:
         self._made += 1
         name = f"take{self._made}"
         file, wav = self._folder / f"{name}.flac", self._folder / f"{name}.wav"
-        report = self._restorer.restore_file(self._source, file, seed=seed, brightness=brightness, progress=job.report)
+        report = self._restorer.restore_file(
+            self._source, file, seed=seed, brightness=brightness, progress=job.report, turn_up=True
+        )
         try:
             job.begin("Drawing")
             seconds = self._limits.audio_seconds + 1.0
@@ -129,7 +131,7 @@ class Song:
         self._made += 1
         path = self._folder / f"download{self._made}.{suffix}"
         report = self._restorer.restore_file(
-            self._source, path, seed=seed, mix=mix, brightness=brightness, progress=job.report
+            self._source, path, seed=seed, mix=mix, brightness=brightness, progress=job.report, turn_up=True
         )
         while len(self.downloads) >= self._limits.downloads:
             self.downloads.pop(next(iter(self.downloads))).path.unlink(missing_ok=True)
