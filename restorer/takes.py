@@ -14,6 +14,7 @@ from restorer.audio_in import AudioReader
 from restorer.brightness import find_upper_band_hz, power_db, upper_level_db, upper_power
 from restorer.model_file import ModelInfo
 from restorer.profiles import measure_profiles, profile_difference
+from restorer.quiet import gain_for_quiet
 from restorer.restorer import Restorer
 from restorer.stream import replace_damage
 from restorer.transform import Analysis, Float32
@@ -28,7 +29,7 @@ class Stretch:
     """A part of a song, with what a model must hear around it to restore it as it would within the whole song.
 
     `heard` is ``(channels, samples)`` from `first` on; the stretch itself begins at `start` and has `samples`,
-    all in samples of `sample_rate` from the beginning of the song.
+    all in samples of `sample_rate` from the beginning of the song. A quiet song is restored times `gain`.
     """
 
     heard: Float32
@@ -36,6 +37,7 @@ class Stretch:
     start: int
     samples: int
     sample_rate: int
+    gain: np.float32
 
     def inside(self, audio: Float32) -> Float32:
         """The stretch alone, of something that runs along `heard`: (..., samples)."""
@@ -115,7 +117,7 @@ def read_stretch(path: Path, info: ModelInfo, seconds: float) -> Stretch:
             if done >= last:
                 break
     heard, _ = replace_damage(np.concatenate(pieces, axis=1))  # as a stream does
-    return Stretch(heard, first, start, samples, info.sample_rate)
+    return Stretch(heard, first, start, samples, info.sample_rate, gain_for_quiet(path))
 
 
 def make_takes(
@@ -125,7 +127,8 @@ def make_takes(
 
     Each is the same as that stretch of the whole song restored with its seed.
     """
-    restored = restorer.candidates(stretch.heard, stretch.sample_rate, n, seed, brightness=brightness)
+    heard = stretch.heard * stretch.gain
+    restored = restorer.candidates(heard, stretch.sample_rate, n, seed, brightness=brightness) / stretch.gain
     takes = []
     for index, whole in enumerate(restored):
         audio = stretch.inside(whole)

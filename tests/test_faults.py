@@ -294,8 +294,10 @@ def save_greedy(path: Path) -> Path:
 def test_out_of_memory_costs_one_file(tmp_path: Path) -> None:
     album, out, greedy = tmp_path / "album", tmp_path / "out", save_greedy(tmp_path / "greedy.onnx")
     album.mkdir()
-    for name, level in (("a", 0.001), ("b", 1.0), ("c", 0.001)):
-        soundfile.write(album / f"{name}.wav", level * synthesize(0.5, 22050, 0, 1).T, 22050)
+    click = np.zeros((11025, 1))
+    click[5000] = 0.5  # no frame of it is loud, and the file is not so quiet that it would be turned up
+    for name, audio in (("a", click), ("b", synthesize(0.5, 22050, 0, 1).T), ("c", click)):
+        soundfile.write(album / f"{name}.wav", audio, 22050)
     result = run(album, out, greedy, "--force", "--jobs", 2)
     assert result.exit_code == 1
     assert "b.wav: out of memory" in result.stderr
