@@ -289,7 +289,7 @@ class Restorer:
             Show a bar on stderr.
         turn_up
             Restore a quiet file as if it were loud, and give back its own level: models hold back where music is
-            quieter than what they learnt from. Peaks of 0.25 and more are left as they are. The file is read twice.
+            quieter than what they learnt from. Peaks of 0.25 and more are left as they are; a quiet file is read twice.
 
         Raises
         ------

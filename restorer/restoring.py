@@ -134,7 +134,8 @@ def restore_pipe(
         if isinstance(source, Path):
             if not force and (inspection := inspect_file(source, count_clipped=False)).transparent:
                 found, mix, carried = inspection, 0.0, _conversion("WAV", "", restorer.sample_rate)
-            gain = gain_for_quiet(source)
+            else:
+                gain = gain_for_quiet(source)
             reader = stack.enter_context(AudioReader(source, restorer.sample_rate))
             stream = restorer.stream(reader.channels, restorer.sample_rate, seed, mix, brightness)
         else:
