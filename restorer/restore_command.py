@@ -155,6 +155,7 @@ def restore(sources: tuple[str, ...], target: str, **values: Any) -> None:
     INPUT is MP3, WAV, FLAC, Ogg Vorbis, Ogg Opus or AIFF. The extension of OUTPUT picks its format: .wav,
     .flac, .ogg, .mp3 or .opus (48 kHz). Tags and cover art are carried over. A file that is transparent
     already, as `restorer inspect` tells, is copied with a note, or converted where OUTPUT has another format.
+    A quiet file is restored as if it were loud, and keeps its own level.
 
     Folders, patterns and several files go to an OUTPUT folder that mirrors their tree. What was done before
     is skipped; a bad file does not stop the rest, but the exit status is 1. INPUT and the OUTPUT folder
