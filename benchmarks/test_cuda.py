@@ -28,6 +28,7 @@ RATE_HZ = 44100
 SECONDS = 60.0
 BLOCKS = (512, 2048)  # samples
 COUNTS = (1, 8, 64, 256)  # of streams
+THREADS = (1, 4, 8, 16)  # for the transforms, on the CPU
 HOP = 512
 CHECKPOINTS = Path(__file__).parents[1] / "training" / "checkpoints"
 
@@ -136,6 +137,22 @@ def test_streams_per_gpu(benchmark: Any, file: Path, limits: tuple[float, float]
     benchmark.extra_info["streams_per_gpu"] = math.floor(most)
     benchmark.pedantic(_block_seconds, args=(restorer, 1, samples), rounds=1, iterations=1)
     assert most >= 1
+
+
+@pytest.mark.parametrize("samples", BLOCKS)
+@pytest.mark.parametrize("threads", THREADS)
+def test_transforms_by_threads(benchmark: Any, onnxruntime: Any, threads: int, samples: int) -> None:
+    """`compact`: how many streams one process carries when threads share out the transforms."""
+    restorer = Restorer(device="cuda", threads=threads)
+    for n in COUNTS[-2:]:
+        seconds = _block_seconds(restorer, n, samples)
+        factor = seconds * RATE_HZ / samples
+        print(
+            f"\n{threads} threads, {n} streams in blocks of {samples}: {1000 * seconds:.2f} ms a block, "
+            f"at most {n / factor:.0f} in real time"
+        )
+        benchmark.extra_info[f"{n} streams"] = {"block_seconds": seconds}
+    benchmark.pedantic(_block_seconds, args=(restorer, 1, samples), rounds=1, iterations=1)
 
 
 def _block_seconds(restorer: Restorer, n: int, samples: int, blocks: int = 60) -> float:
