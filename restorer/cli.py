@@ -54,6 +54,12 @@ COMMANDS = {
     "mix": Entry(
         "restorer.training.mix_command", "mix_command", "Make more training songs out of those that are there.", "train"
     ),
+    "render": Entry(
+        "restorer.training.render_command",
+        "render_command",
+        "Make music for training with soundfonts and a synthesiser.",
+        "render",
+    ),
     "pool": Entry(
         "restorer.training.pool_command", "pool_command", "Keep making training pairs while training goes on.", "train"
     ),

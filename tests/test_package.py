@@ -97,7 +97,7 @@ def test_restores_a_file_without_torch(clean_python, tmp_path):
 
 
 def test_commands_name_what_is_missing(clean_python, tmp_path):
-    for command, extra in (("train", "train"), ("prepare", "train"), ("export", "export")):
+    for command, extra in (("train", "train"), ("prepare", "train"), ("render", "render"), ("export", "export")):
         done = subprocess.run(
             [clean_python, "-m", "restorer", command, "--help"], capture_output=True, text=True, cwd=tmp_path
         )

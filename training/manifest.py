@@ -1,12 +1,15 @@
 """A manifest: which files of a folder of music belong to which split, as CSV."""
 
 import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from restorer.errors import ConfigError
 from restorer.model_checks import shown
+from restorer.whole_file import whole_file
 
 REQUIRED = ("file", "split")
+COLUMNS = ("file", "split", "bandwidth_hz", "artist", "title", "licence")  # of those that are written here
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, str]]:
@@ -31,6 +34,12 @@ def read_manifest(path: Path) -> dict[str, dict[str, str]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"manifest '{path}' is no CSV file in UTF-8: {error}") from None
     return rows
+
+
+def write_manifest(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write rows of `COLUMNS`, in place of what was there: readers find the old manifest or the new one."""
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
 
 
 def _check_row(row: dict[str, str], where: str) -> None:

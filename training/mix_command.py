@@ -1,20 +1,15 @@
 """`restorer mix`: more training songs from those that are there, with voices and one-shots on top."""
 
-import csv
-import io
 from pathlib import Path
 
 import click
-import soundfile
 
 from restorer.errors import ConfigError
-from restorer.training.manifest import read_manifest
+from restorer.training.flac import write_flac
+from restorer.training.manifest import read_manifest, write_manifest
 from restorer.training.mixing import SHORTEST_SECONDS, Mixer, Source
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.prepare_command import EXTENSIONS, find_recordings, plan
-from restorer.whole_file import whole_file
-
-COLUMNS = ("file", "split", "bandwidth_hz", "artist", "title", "licence")
 
 
 @click.command("mix", context_settings={"show_default": True})
@@ -58,13 +53,9 @@ def mix_command(
         for index in bar:
             audio, bandwidth_hz, used = mixer.mix(index)
             name = f"mix{seed}-{index:04d}.flac"
-            flac = io.BytesIO()
-            soundfile.write(flac, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-            with whole_file(mixes_dir / name) as partial:
-                partial.write_bytes(flac.getbuffer())
+            write_flac(mixes_dir / name, audio)
             made.append([name, "train", f"{bandwidth_hz:.0f}", *_credit(used, known)])
-    with whole_file(mixes_dir / "MANIFEST.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([COLUMNS, *made])
+    write_manifest(mixes_dir / "MANIFEST.csv", made)
 
 
 def music_sources(music_dir: Path) -> list[Source]:

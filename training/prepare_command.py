@@ -1,7 +1,6 @@
 """`restorer prepare`: a folder of music becomes aligned pairs of originals and MP3s."""
 
 import hashlib
-import io
 import re
 import shutil
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import soundfile
 
 from restorer.audio_in import read_audio
 from restorer.errors import ConfigError, RestorerError
+from restorer.training.flac import write_flac
 from restorer.training.manifest import read_manifest
 from restorer.training.mp3 import (
     CODED_RATES_HZ,
@@ -109,10 +109,7 @@ def prepare_song(task: Task, quality: int, coded_rate_hz: int | None = None) -> 
     peak = float(np.abs(audio).max(initial=0.0))
     if peak > 1:  # lossy sources overshoot; the original must not clip where the MP3 does not
         audio = audio / peak
-    flac = io.BytesIO()  # of a disk that refuses, libsndfile would not tell why
-    soundfile.write(flac, audio.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    with whole_file(task.folder / "original.flac") as partial:
-        partial.write_bytes(flac.getbuffer())
+    write_flac(task.folder / "original.flac", audio)
     done = []
     for name in task.codings:
         coding = Coding.parse(name)
