@@ -1,5 +1,6 @@
 """Exported graphs compute what PyTorch computes, or there is no file."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from restorer.bundled import bundled_models
 from restorer.errors import ConfigError, ModelError
 from restorer.export import convert
 from restorer.export.export_command import export
+from restorer.metrics.measure import measure
 from restorer.noise import draw_noise
 from restorer.synthesis import synthesize
 from restorer.training import checkpoint
@@ -83,11 +85,13 @@ def test_existing_model_is_kept(small_checkpoint, small_model):
         CliRunner().invoke(export, [str(small_checkpoint), str(small_model)], catch_exceptions=False)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("name", list(bundled_models()))
-def test_released_model_is_the_released_checkpoint(name, channels):
-    """Within what 8 bits may change, 20 dB below what is restored; the graph is held to 1e-4 when it is exported."""
-    audio = synthesize(3.0, 44100, 2, channels)
+def test_released_model_is_the_released_checkpoint(name):
+    """Within what 8 bits may change: quality stays, and waveforms differ by a fifth of what is restored at most.
+
+    That much at an onset: above the cut-off a small step before the stack becomes decibels there (EXPERIMENTS.md, 47).
+    The graph is held to 1e-4 when it is exported.
+    """
     path = (
         Path(__file__).parents[1]
         / "training"
@@ -99,12 +103,21 @@ def test_released_model_is_the_released_checkpoint(name, channels):
     if name == "deterministic":
         z = torch.zeros_like(z)
     restorer = Restorer(name, device="cpu")
-    assert abs(restorer(audio, 44100, seed=5) - restore(generator, audio, z)).max() < convert.QUANTISED_TOLERANCE
-    coded = round_trip(audio, Coding(32 * channels, channels == 2))
-    expected = restore(generator, coded, z)
-    changes = expected - coded / np.float32(LAME_GAIN)
-    assert (restorer(coded, 44100, seed=5) - expected).std() < 0.1 * changes.std()
-    assert changes.std() > 0.02 * coded.std()  # some 30 dB below: nearly all of a song lies below the cut-off
+    changed = []
+    for seed, channels in itertools.product((2, 3, 4, 5), (1, 2)):
+        audio = synthesize(3.0, 44100, seed, channels)
+        assert abs(restorer(audio, 44100, seed=5) - restore(generator, audio, z)).max() < convert.QUANTISED_TOLERANCE
+        coded = round_trip(audio, Coding(32 * channels, channels == 2))
+        expected = restore(generator, coded, z)
+        changes = expected - coded / np.float32(LAME_GAIN)
+        assert changes.std() > 0.02 * coded.std()  # some 30 dB below: nearly all of a song lies below the cut-off
+        restored = restorer(coded, 44100, seed=5)
+        assert (restored - expected).std() < 0.2 * changes.std()
+        graded = [measure(audio, x, 44100, ("di", "lsd")) for x in (expected, restored)]
+        changed.append([graded[1][metric] - graded[0][metric] for metric in ("di", "lsd")])
+    di, lsd_db = np.mean(changed, axis=0)
+    assert abs(di) < 0.02
+    assert abs(lsd_db) < 0.1
 
 
 def test_without_noise_it_is_the_restoration_of_the_mean_noise(small_checkpoint, small_model, tmp_path):
