@@ -19,6 +19,7 @@ from restorer.metrics import snr
 from restorer.synthesis import synthesize
 from restorer.training import checkpoint
 from restorer.training.config import Config
+from restorer.training.growing_music import GrowingMusic
 from restorer.training.mixing import Mixer, Sounds, Source
 from restorer.training.pool import Pool, PoolShape
 from restorer.training.pool_command import pool_command
@@ -140,3 +141,25 @@ def test_manifests_of_several_folders_are_drawn_from(music_dir, tmp_path):
     words = [str(folder), str(music_dir), str(other), "--slots", "16", "--seconds", "1", "--workers", "1"]
     CliRunner().invoke(pool_command, [*words, "--pairs", "16", "--codings", "64m"], catch_exceptions=False)
     assert len(list((folder / "decoded").glob("*.npy"))) == 2
+
+
+def test_music_that_comes_meanwhile_is_drawn_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("restorer.training.growing_music.LOOK_SECONDS", 0.0)
+    manifest = tmp_path / "MANIFEST.csv"
+
+    def name(*files: str) -> None:
+        manifest.with_suffix(".part").write_text("\n".join(["file,split", *(f"{file},train" for file in files), ""]))
+        manifest.with_suffix(".part").replace(manifest)
+
+    for file in ("a.flac", "b.flac"):
+        (tmp_path / file).touch()
+    name("a.flac")
+    music = GrowingMusic([tmp_path])
+    assert not music.look()
+    name("a.flac", "b.flac")
+    assert music.look() and [song.path.name for song in music.songs] == ["a.flac", "b.flac"]
+    for unusable in (lambda: name("c.flac"), lambda: manifest.write_text("no manifest"), manifest.unlink):
+        unusable()
+        assert not music.look() and len(music.songs) == 2
+    name("b.flac")
+    assert music.look() and [song.path.name for song in music.songs] == ["b.flac"]

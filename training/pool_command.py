@@ -14,8 +14,9 @@ import numpy as np
 from restorer.errors import ConfigError, RestorerError
 from restorer.training.codec_settings import parse_setting
 from restorer.training.distributed import Stop
-from restorer.training.mix_command import music_sources, sounds_below
-from restorer.training.mixing import NARROW_HZ, SHORTEST_SECONDS, Mixer, Sounds, Source, narrow
+from restorer.training.growing_music import GrowingMusic
+from restorer.training.mix_command import sounds_below
+from restorer.training.mixing import NARROW_HZ, SHORTEST_SECONDS, Mixer, Sounds, narrow
 from restorer.training.mp3 import SAMPLE_RATE, Coding
 from restorer.training.pool import Pool, PoolShape, code_pairs
 
@@ -35,7 +36,7 @@ class Work:
     """What a process fills a pool from."""
 
     pool: Pool
-    songs: list[Source]
+    music_dirs: tuple[Path, ...]
     voices: list[Path]
     oneshots: list[Path]
     codings: list[Coding]
@@ -74,15 +75,16 @@ def pool_command(
     """Keep POOL_DIR filled with new training pairs made of the train split of every MUSIC_DIR/MANIFEST.csv.
 
     For `restorer train --pool POOL_DIR`, meanwhile. Excerpts of songs as they are or mixed as restorer mix does, coded
-    by LAME (a tenth of them for the second time) and decoded again; the oldest pair makes room for the newest.
+    by LAME (a tenth of them for the second time) and decoded again; the oldest pair makes room for the newest. A
+    manifest that changes is read again, so that music may be made meanwhile, as `restorer render` does.
     POOL_DIR is best on a RAM disk such as /dev/shm. Started again, it goes on with what is there.
     """
     settings = [parse_setting(name) for name in codings.split()]
     if not settings:
         raise ConfigError("--codings names none")
-    songs = [source for folder in music_dirs for source in music_sources(folder)]
+    GrowingMusic(music_dirs)  # what is wrong with a manifest is told before anything is made
     pool = Pool.create(pool_dir, PoolShape(slots, int(seconds * SAMPLE_RATE)))
-    work = Work(pool, songs, sounds_below(voices), sounds_below(oneshots), settings, narrow_share)
+    work = Work(pool, music_dirs, sounds_below(voices), sounds_below(oneshots), settings, narrow_share)
     context = multiprocessing.get_context("spawn")
     made, refused = context.Value("q", 0), context.SimpleQueue()
     count = workers or max(1, (os.cpu_count() or 1) - 2)
@@ -136,11 +138,14 @@ def _mix_and_code(work: Work, seed: list[int], made: Any, wanted: int | None) ->
     rng = np.random.default_rng(seed)
     sounds = Sounds(work.pool.folder / "decoded")
     seconds = work.pool.shape.samples / SAMPLE_RATE
-    mixer = Mixer(work.songs, work.voices, work.oneshots, seconds, int(rng.integers(1 << 31)), sounds)
+    music = GrowingMusic(work.music_dirs)
+    mixer = Mixer(music.songs, work.voices, work.oneshots, seconds, int(rng.integers(1 << 31)), sounds)
     index = 0
     while wanted is None or made.value < wanted:
+        if music.look():
+            mixer.songs = music.songs
         if rng.random() < PLAIN:
-            audio, bandwidth_hz = mixer.stretch(work.songs[rng.integers(len(work.songs))], rng)
+            audio, bandwidth_hz = mixer.stretch(mixer.songs[rng.integers(len(mixer.songs))], rng)
         else:
             audio, bandwidth_hz, _ = mixer.mix(index)
         index += 1

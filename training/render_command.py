@@ -74,7 +74,7 @@ def render_command(
     Each is a stretch of a MIDI file, in another key and tempo and sometimes with other instruments, or a song made by
     chance; FluidSynth plays it with a soundfont, or an own synthesiser does; and it is mixed and mastered as records
     are. RENDERINGS_DIR gets FLAC files and a MANIFEST.csv that puts all of them into the train split, for
-    `restorer pool`, which sees those that are there when it starts, `mix` and `prepare`. The same seed makes the same
+    `restorer pool`, which takes new ones as they come, `mix` and `prepare`. The same seed makes the same
     pieces; started again with it, the command makes those that are missing.
     """
     materials = Materials(
