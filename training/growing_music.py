@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from restorer.errors import RestorerError
@@ -25,8 +26,8 @@ class GrowingMusic:
     """
 
     def __init__(self, folders: Sequence[Path]):
+        self._changed = {folder: _changed(folder) for folder in folders}  # before what is read: none is missed
         self._songs = {folder: music_sources(folder) for folder in folders}
-        self._changed = {folder: _changed(folder) for folder in folders}
         self._looked = time.monotonic()
 
     @property
@@ -47,10 +48,8 @@ class GrowingMusic:
             now = _changed(folder)
             if now != known:
                 self._changed[folder] = now
-                try:
+                with suppress(RestorerError):
                     self._songs[folder] = music_sources(folder)
-                except RestorerError:
-                    continue
         return self.songs != before
 
 

@@ -36,7 +36,7 @@ class Work:
     """What a process fills a pool from."""
 
     pool: Pool
-    music_dirs: tuple[Path, ...]
+    music: GrowingMusic
     voices: list[Path]
     oneshots: list[Path]
     codings: list[Coding]
@@ -82,9 +82,9 @@ def pool_command(
     settings = [parse_setting(name) for name in codings.split()]
     if not settings:
         raise ConfigError("--codings names none")
-    GrowingMusic(music_dirs)  # what is wrong with a manifest is told before anything is made
+    music = GrowingMusic(music_dirs)
     pool = Pool.create(pool_dir, PoolShape(slots, int(seconds * SAMPLE_RATE)))
-    work = Work(pool, music_dirs, sounds_below(voices), sounds_below(oneshots), settings, narrow_share)
+    work = Work(pool, music, sounds_below(voices), sounds_below(oneshots), settings, narrow_share)
     context = multiprocessing.get_context("spawn")
     made, refused = context.Value("q", 0), context.SimpleQueue()
     count = workers or max(1, (os.cpu_count() or 1) - 2)
@@ -138,12 +138,11 @@ def _mix_and_code(work: Work, seed: list[int], made: Any, wanted: int | None) ->
     rng = np.random.default_rng(seed)
     sounds = Sounds(work.pool.folder / "decoded")
     seconds = work.pool.shape.samples / SAMPLE_RATE
-    music = GrowingMusic(work.music_dirs)
-    mixer = Mixer(music.songs, work.voices, work.oneshots, seconds, int(rng.integers(1 << 31)), sounds)
+    mixer = Mixer(work.music.songs, work.voices, work.oneshots, seconds, int(rng.integers(1 << 31)), sounds)
     index = 0
     while wanted is None or made.value < wanted:
-        if music.look():
-            mixer.songs = music.songs
+        if work.music.look():
+            mixer.songs = work.music.songs
         if rng.random() < PLAIN:
             audio, bandwidth_hz = mixer.stretch(mixer.songs[rng.integers(len(mixer.songs))], rng)
         else:

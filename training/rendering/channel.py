@@ -17,7 +17,8 @@ from pedalboard import (
 )
 
 from restorer.training.rendering.draws import chance, whole
-from restorer.training.rendering.levels import Float32, gain, saturate, through, usual_peak
+from restorer.training.rendering.levels import gain, saturate, through, usual_peak
+from restorer.transform import Float32
 
 AMP_LEVEL = 0.3
 DRIVE_DB = (4.0, 16.0)  # of a guitar amplifier

@@ -13,8 +13,9 @@ from restorer.errors import RestorerError
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.rendering.draws import chance, choose
 from restorer.training.rendering.drum_patterns import Hit
-from restorer.training.rendering.levels import Float32, gain
+from restorer.training.rendering.levels import gain
 from restorer.training.rendering.synthesiser import add_panned
+from restorer.transform import Float32
 
 LEVELS = {
     "kick": 1.0,

@@ -14,8 +14,8 @@ from numpy.random import Generator
 from restorer.errors import ConfigError, RestorerError
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.rendering.draws import chance, whole
-from restorer.training.rendering.levels import Float32
 from restorer.training.rendering.notes import DRUM_CHANNEL, Note, by_channel
+from restorer.transform import Float32
 
 TICKS_PER_SECOND = 1000  # with 500 a beat at MIDI's usual 120 a minute
 HEAD_TICKS = 10  # before the first note, so that every setting comes before it

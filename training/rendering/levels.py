@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pedalboard import Pedalboard
 from scipy.signal import resample_poly
 
 from restorer.training.mp3 import SAMPLE_RATE
-
-Float32 = NDArray[np.float32]
+from restorer.transform import Float32
 
 SILENCE = 1e-6  # effective value below which nothing sounds
 FRAME = 2048  # samples over which a level is taken

@@ -10,7 +10,8 @@ from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.rendering.channel import excite
 from restorer.training.rendering.draws import chance, choose
-from restorer.training.rendering.levels import SILENCE, Float32, at_level, gain, saturate, through
+from restorer.training.rendering.levels import SILENCE, at_level, gain, saturate, through
+from restorer.transform import Float32
 
 LOUD_SHARE = 0.6
 LOUDNESS_DB = (-17.0, -8.5)  # effective value of what is loud, before the second limiter

@@ -9,9 +9,9 @@ from numpy.random import Generator
 from restorer.errors import RestorerError
 from restorer.training.rendering.draws import whole
 from restorer.training.rendering.drums import OneShots
-from restorer.training.rendering.levels import Float32
 from restorer.training.rendering.notes import Score, cut, read_midi
 from restorer.training.rendering.soundfont import SoundFont
+from restorer.transform import Float32
 
 SHORTEST_SECONDS = 10.5  # of a piece
 SHORTEST_WANTED_SECONDS = 11.0  # of its notes

@@ -14,6 +14,7 @@ from restorer.training.rendering.draws import chance
 DRUM_CHANNEL = 9
 LOWEST, HIGHEST = 14, 115  # pitches after a transposition
 SHORTEST_NOTE_SECONDS = 0.04
+BASS_BELOW = 46  # mean pitch of a channel that is a bass
 RELEASE_SECONDS = 0.3  # by which a last note may outlast its stretch
 LARGEST_BYTES = 2 << 20  # of a MIDI file; an hour of piano has a tenth
 

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.rendering.draws import chance, choose
-from restorer.training.rendering.levels import Float32, gain
+from restorer.training.rendering.levels import gain
+from restorer.transform import Float32
 
 SHAPES = ("saw", "square", "pulse", "organ", "random")
 TOP_HZ = 20500.0

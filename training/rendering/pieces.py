@@ -11,10 +11,11 @@ from restorer.errors import DISK_REFUSALS, RestorerError
 from restorer.training.flac import write_flac
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.rendering.draws import chance, choose
-from restorer.training.rendering.levels import Float32, gain, rms
+from restorer.training.rendering.levels import gain, rms
 from restorer.training.rendering.materials import SHORTEST_SECONDS, Draft, Materials
 from restorer.training.rendering.rendered import render
 from restorer.training.rendering.synthesised import synthesise
+from restorer.transform import Float32
 
 TRIES = 4
 AUDIBLE = 4e-3  # amplitude

@@ -13,16 +13,17 @@ from restorer.training.rendering.draws import chance, choose, whole
 from restorer.training.rendering.drum_patterns import Hit, as_notes, draw_hits, drums_of
 from restorer.training.rendering.drums import play_hits
 from restorer.training.rendering.fluidsynth import play
-from restorer.training.rendering.levels import SILENCE, Float32, at_level, gain, rms
+from restorer.training.rendering.levels import SILENCE, at_level, gain, rms
 from restorer.training.rendering.mastering import master
 from restorer.training.rendering.materials import Draft, Materials
-from restorer.training.rendering.notes import DRUM_CHANNEL, Note, by_channel, mean_pitch
+from restorer.training.rendering.notes import BASS_BELOW, DRUM_CHANNEL, Note, by_channel, mean_pitch
 from restorer.training.rendering.songs import compose
+from restorer.training.rendering.soundfont import FAMILY
+from restorer.transform import Float32
 
 MIDI_SHARE = 0.62
 SPEEDS = (0.8, 1.25)
 LEAST_SHARE = 30 / 45  # of the longest piece's length
-BASS_BELOW = 46  # mean pitch of a channel that is a bass
 LATENESS_SECONDS = 0.012  # of musicians
 LIGHT_DRIVE_DB = (0.0, 8.0)  # of instruments that are no guitars
 
@@ -105,7 +106,7 @@ def _recast(notes: Sequence[Note], programs: Mapping[int, int], rng: Generator) 
         if mean_pitch(part) < BASS_BELOW and chance(rng, 0.7):
             cast[channel] = choose(rng, BASSES)
             continue
-        relative = programs.get(channel, 0) // 8 * 8 + whole(rng, 0, 7)
+        relative = programs.get(channel, 0) // FAMILY * FAMILY + whole(rng, 0, FAMILY - 1)
         program = choose(rng, (relative, choose(rng, ensemble), choose(rng, ensemble)))
         cast[channel] = program if program <= LAST_MUSICAL else choose(rng, ensemble)
     return cast

@@ -12,13 +12,14 @@ from restorer.training.rendering.channel import amp, strip
 from restorer.training.rendering.draws import chance, choose, whole
 from restorer.training.rendering.drum_patterns import Hit, draw_hits, drums_of
 from restorer.training.rendering.drums import duck, highpass, play_hits
-from restorer.training.rendering.levels import SILENCE, Float32, at_level, gain, rms, through
+from restorer.training.rendering.levels import SILENCE, at_level, gain, rms, through
 from restorer.training.rendering.mastering import master
 from restorer.training.rendering.materials import Draft, Materials
-from restorer.training.rendering.notes import DRUM_CHANNEL, Note, by_channel, mean_pitch
+from restorer.training.rendering.notes import BASS_BELOW, DRUM_CHANNEL, Note, by_channel, mean_pitch
 from restorer.training.rendering.oscillator import TOP_HZ
 from restorer.training.rendering.songs import compose
 from restorer.training.rendering.synthesiser import play_track
+from restorer.transform import Float32
 
 MIDI_SHARE = 0.35
 SPEEDS = (0.8, 1.3)
@@ -81,7 +82,7 @@ def _from_midi(materials: Materials, seconds: float, rng: Generator) -> _Arrange
 
 def _role(channel: int, notes: list[Note]) -> str:
     pitch = mean_pitch(notes)
-    if pitch < 46:
+    if pitch < BASS_BELOW:
         return "bass"
     if pitch > 70:
         return "lead"

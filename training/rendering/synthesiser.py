@@ -7,10 +7,10 @@ from numpy.random import Generator
 
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.rendering.draws import sample
-from restorer.training.rendering.levels import Float32
 from restorer.training.rendering.notes import Note
 from restorer.training.rendering.oscillator import CUTOFFS_HZ, Oscillator
 from restorer.training.rendering.voices import Voice, draw_voice
+from restorer.transform import Float32
 
 LONGEST_NOTE_SECONDS = 6.0
 SHORTEST_SAMPLES = 200
