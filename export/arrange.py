@@ -136,12 +136,18 @@ class ArrangedGenerator(nn.Module):
             return x
 
         x, newest_power = bound(frames)
+        share, latitude, told = None, None, None
+        if self.restraint is not None:
+            share, latitude, told = self.restraint(newest_power, states[-1])
         y = self.front(recall(torch.cat([x, (newest_power + POWER_FLOOR).log()], dim=1), 2))
         local = functional.leaky_relu(y + self.front_bias, SLOPE)
         y = functional.leaky_relu(self.bands(local), SLOPE).permute(0, 2, 3, 1)
         y = self.merge(torch.cat([y, self.aggregate(y)], dim=3))
-        place = self.place if z is None else z.unsqueeze(1) @ self.noise + self.place  # a Gemm would stay in floats
-        y = y + place.view(-1, 1, 32, c.stack_maps)
+        place = self.place
+        if z is not None:
+            noise = z.unsqueeze(1) @ self.noise  # a Gemm would stay in floats
+            place = place + (noise if latitude is None else noise * latitude.squeeze(1))
+        y = y + place.unflatten(-1, (32, c.stack_maps))
         for conv in self.stack:
             y = y + _gate(conv, recall(y, 1))
         y = torch.cat([y, self.spread(y)], dim=3)
@@ -163,11 +169,10 @@ class ArrangedGenerator(nn.Module):
             more, fills = self.fine(seen, subpixel(self.hint(y), 8)).split([1, copies], dim=1)
             mask, gains = mask + more, gains + level * fills
         y = self.add_copies(x * torch.tanh(mask) + added, x / level, gains)
-        if self.restraint is None:
+        if share is None:
             y = x + y
         else:
-            share, state = self.restraint(newest_power, next(memory))
-            next_states.append(state)
+            next_states.append(told)
             y = share * y + ((1 - UNCHANGED) * share + UNCHANGED) * x
         return (torch.cat([y, frames[..., BINS:]], dim=3), *next_states)
 

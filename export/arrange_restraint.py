@@ -16,7 +16,7 @@ BLOCK = 16  # maps that kernels compute at once
 
 
 class ArrangedRestraint(nn.Module):
-    """Shape: that of `Restraint` with a memory, but for the maps of the memory.
+    """Shape: that of `Restraint` with a memory, but for the maps of the memory; latitude, if there is any, comes apart.
 
     Map `maps` of what is told is the loudness itself; those behind it are zeros.
     """
@@ -40,16 +40,19 @@ class ArrangedRestraint(nn.Module):
             self.judge.weight[0, : r.maps, 0, 0] = r.judge.weight[0]
             self.judge.weight[1, r.maps] = 1
             self.judge.bias[1] = r.SILENCE
+            if r.latitude is not None:
+                self.judge.weight[2, : r.maps, 0, 0] = r.latitude.weight[0]
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
         """(maps, frames, bins) of the memory."""
         return self.maps, self.restraint.memory_frames, 1
 
-    def forward(self, power: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, power: Tensor, memory: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         r = self.restraint
         seen, loudness = r.statistics(power)
         told, memory = remember(self.tell(seen) * loudness, memory, r.memory_frames)
         weighed = self.judge(functional.leaky_relu(self.windows(told), SLOPE))
-        total, weight, _ = weighed.split([1, 1, BLOCK - 2], dim=1)
-        return torch.sigmoid(total / weight + r.judge.bias), memory
+        total, weight, other, _ = weighed.split([1, 1, 1, BLOCK - 3], dim=1)
+        latitude = None if r.latitude is None else torch.sigmoid(other / weight + r.latitude.bias)
+        return torch.sigmoid(total / weight + r.judge.bias), latitude, memory

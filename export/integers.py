@@ -18,8 +18,11 @@ from onnx import helper, numpy_helper
 
 from restorer.transform import Float32
 
-SMALLEST = 1 << 14  # weights of a layer worth it; what sees the finest differences is smaller
-SPARED = ".restraint."  # part of weights' names: a small error in what it judges could change everything
+# Weights of a layer worth it. What sees the finest differences is smaller; a product before the stack that is, costs
+# more waveform than time (EXPERIMENTS.md, 49).
+SMALLEST = {"Conv": 1 << 12, "MatMul": 1 << 14}
+# Parts of weights' names: frames span more than 8 bits; a small error in what a restraint judges could change all.
+SPARED = (".front.", ".restraint.")
 _WEIGHT_STEPS = 63
 _STEPS = 255
 _FRAMES_PER_CALL = 64
@@ -53,11 +56,11 @@ def large_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [
         node
         for node in model.graph.node
-        if node.op_type in ("Conv", "MatMul")
+        if node.op_type in SMALLEST
         and all(name in weights for name in node.input[1:])
-        and np.prod(weights[node.input[1]].dims) >= SMALLEST
+        and np.prod(weights[node.input[1]].dims) >= SMALLEST[node.op_type]
         and weights[node.input[1]].dims[1] > 1  # sums over one map have nothing to learn, and see the finest
-        and SPARED not in node.input[1]
+        and not any(part in node.input[1] for part in SPARED)
     ]
 
 

@@ -13,19 +13,26 @@ from restorer.training.generator import Generator, GeneratorConfig, Restraint, s
 from restorer.training.layers import subpixel
 
 
-def make(fine_maps: int, lookahead: int = 2, rank: int = 0, restraint: int = 0) -> Generator:
+def make(fine_maps: int, lookahead: int = 2, rank: int = 0, restraint: int = 0, latitude: bool = False) -> Generator:
     sizes = {"noise_size": 3, "lookahead_frames": lookahead, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
-    sizes |= {"aggregation_rank": rank, "restraint_frames": restraint}
+    sizes |= {"aggregation_rank": rank, "restraint_frames": restraint, "restrained_noise": latitude}
     return shaken(Generator(GeneratorConfig(**sizes, fine_maps=fine_maps)))
 
 
 @pytest.mark.parametrize(
-    ("fine_maps", "lookahead", "rank", "restraint"),
-    [(0, 2, 0, 0), (5, 2, 0, 0), (5, 0, 6, 0), (0, 2, 0, 5), (5, 2, 6, 40)],
+    ("fine_maps", "lookahead", "rank", "restraint", "latitude"),
+    [
+        (0, 2, 0, 0, False),
+        (5, 2, 0, 0, True),
+        (5, 0, 6, 0, False),
+        (0, 2, 0, 5, True),
+        (5, 2, 6, 40, False),
+        (5, 2, 6, 40, True),
+    ],
 )
 @torch.no_grad()
-def test_arranged_generator_is_the_same_function(fine_maps, lookahead, rank, restraint):
-    generator = make(fine_maps, lookahead, rank, restraint)
+def test_arranged_generator_is_the_same_function(fine_maps, lookahead, rank, restraint, latitude):
+    generator = make(fine_maps, lookahead, rank, restraint, latitude)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     arranged = ArrangedGenerator(generator).eval()
     draw = torch.Generator().manual_seed(2)
@@ -75,10 +82,11 @@ def test_pairs_of_bins_are_the_fine_stage():
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("latitude", [False, True])
 @pytest.mark.parametrize(("frames", "maps", "arranged_maps"), [(1, 16, 32), (40, 16, 32), (40, 63, 64)])
 @torch.no_grad()
-def test_arranged_restraint_is_the_same_function(frames, maps, arranged_maps):
-    restraint = shaken(Restraint(frames, maps))
+def test_arranged_restraint_is_the_same_function(frames, maps, arranged_maps, latitude):
+    restraint = shaken(Restraint(frames, maps, latitude))
     power = torch.rand(2, 1, 30, 1024, generator=torch.Generator().manual_seed(5)).log().neg() * 20
     power[:, :, 12:18] = 0
     arranged = ArrangedRestraint(restraint)
@@ -86,8 +94,9 @@ def test_arranged_restraint_is_the_same_function(frames, maps, arranged_maps):
     expected, _ = restraint(power)
     memory, pieces = torch.zeros(2, *arranged.state_shape), []
     for piece in power.split([1, 7, 22], dim=2):
-        share, memory = arranged(piece, memory)
-        pieces.append(share)
+        share, noise, memory = arranged(piece, memory)
+        assert (noise is not None) == latitude
+        pieces.append(torch.cat([share, noise], dim=1) if latitude else share)
     assert expected.std() > 1e-3
     torch.testing.assert_close(torch.cat(pieces, dim=2), expected, atol=1e-4, rtol=1e-4)
 

@@ -35,12 +35,15 @@ def stream(generator, frames, z, steps):
     return torch.cat(pieces, dim=2)
 
 
-@pytest.mark.parametrize(("fine_maps", "restraint"), [(0, 0), (4, 0), (4, 9), (0, 50)])
+@pytest.mark.parametrize(
+    ("fine_maps", "restraint", "latitude"), [(0, 0, False), (4, 0, True), (4, 9, True), (0, 50, False)]
+)
 @pytest.mark.parametrize("lookahead", [0, 1, 5])
 @torch.no_grad()
-def test_pieces_equal_the_whole(lookahead, fine_maps, restraint):
+def test_pieces_equal_the_whole(lookahead, fine_maps, restraint, latitude):
     sizes = {"noise_size": 3, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
-    config = GeneratorConfig(**sizes, lookahead_frames=lookahead, fine_maps=fine_maps, restraint_frames=restraint)
+    sizes |= {"lookahead_frames": lookahead, "fine_maps": fine_maps}
+    config = GeneratorConfig(**sizes, restraint_frames=restraint, restrained_noise=latitude)
     generator = shaken(Generator(config))
     draw = torch.Generator().manual_seed(2)
     frames = torch.randn(2, 2, 30, 1025, generator=draw) * 4

@@ -205,7 +205,7 @@ def test_a_generator_in_8_bits_streams(small_config, tmp_path: Path, monkeypatch
     from restorer.training.train import Trainer
 
     monkeypatch.setattr(convert, "_MEASURED", 2)
-    monkeypatch.setattr(integers, "SMALLEST", 500)
+    monkeypatch.setattr(integers, "SMALLEST", {"Conv": 500, "MatMul": 500})
     trainer = Trainer(dataclasses.replace(small_config))
     with torch.no_grad():
         trainer.average.out.conv.weight.mul_(5)

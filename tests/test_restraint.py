@@ -13,7 +13,7 @@ from test_generator import shaken, stream
 
 from restorer.errors import ConfigError
 from restorer.training import checkpoint
-from restorer.training.generator import BINS, UNCHANGED, Generator, GeneratorConfig, Restraint
+from restorer.training.generator import BINS, UNCHANGED, Generator, GeneratorConfig, Restraint, without
 from restorer.training.pool_command import pool_command
 from restorer.training.restrain_command import restrain_command
 from restorer.training.restraint import (
@@ -26,6 +26,7 @@ from restorer.training.restraint import (
     is_poor,
     judge,
     learn,
+    learn_latitude,
     load_examples,
     quieter,
     save_examples,
@@ -72,7 +73,7 @@ def example(holes, odg, distances, seed=0):
 @torch.no_grad()
 def test_share_scales_all_changes():
     free = shaken(Generator(GeneratorConfig(**SIZES, fine_maps=4)))
-    held = with_restraint(free, 9)
+    held = with_restraint(free, 9, latitude=False)
     frames = torch.randn(2, 2, 30, 1025, generator=torch.Generator().manual_seed(2)) * 4
     z = torch.randn(2, 3, generator=torch.Generator().manual_seed(3))
     (changed,) = free(frames, z)
@@ -85,6 +86,24 @@ def test_share_scales_all_changes():
         )
         assert torch.equal(restored[..., BINS:], changed[..., BINS:])
     assert torch.equal(unrestrained(held)(frames, z)[0], changed)
+
+
+@torch.no_grad()
+def test_latitude_scales_the_noise():
+    """Nearly none leaves the generator at its mean; all of it changes nothing."""
+    free = shaken(Generator(GeneratorConfig(**SIZES, fine_maps=4)))
+    held = with_restraint(free, 9)
+    always(held.restraint, 1 - 1e-7)
+    frames = torch.randn(2, 2, 30, 1025, generator=torch.Generator().manual_seed(2)) * 4
+    z = torch.randn(2, 3, generator=torch.Generator().manual_seed(3))
+    held.restraint.latitude.weight.zero_()
+    for bias, same_as in ((20.0, z), (-20.0, torch.zeros(2, 3))):
+        held.restraint.latitude.bias.fill_(bias)
+        torch.testing.assert_close(held(frames, z)[0], free(frames, same_as)[0], atol=1e-4, rtol=1e-4)
+    assert (free(frames, z)[0] - free(frames, torch.zeros(2, 3))[0]).abs().max() > 1e-2
+    fixed = without(held, "noise_size")
+    assert fixed.restraint.latitude is None
+    torch.testing.assert_close(fixed(frames)[0], held(frames, torch.zeros(2, 3))[0], atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -133,7 +152,7 @@ def test_it_learns_to_tell_holes_from_noise():
     ]
     restraint = Restraint(32)
     learn(restraint, examples[:40], steps=300)
-    shares = judge(restraint, examples[40:])
+    shares = judge(restraint, examples[40:])[:, 0]
     assert shares[::2].min() > 0.9 and shares[1::2].max() < 0.1
     with torch.no_grad():
         for holes, right in ((0.3, 1.0), (0.0, 0.0)):
@@ -142,6 +161,20 @@ def test_it_learns_to_tell_holes_from_noise():
     again = Restraint(32)
     learn(again, examples[:40], steps=300)
     assert torch.equal(again.tell.weight, restraint.tell.weight)
+
+
+def test_noise_counts_where_coding_is_audible():
+    grades = {0.3: BEST - 2, 0.1: BEST - 0.4, 0.0: BEST}  # ODG of the MP3s -2.5, -0.9, -0.5
+    examples = [example(holes, odg, FALLING, seed) for seed in range(30) for holes, odg in grades.items()]
+    restraint = Restraint(32, latitude=True)
+    learn(restraint, examples[:60], steps=300)
+    before = restraint.judge.weight.clone()
+    learn_latitude(restraint, examples[:60])
+    shares = judge(restraint, examples[60:])
+    poor, middling, good = shares[::3, 1], shares[1::3, 1], shares[2::3, 1]
+    assert poor.min() > 0.8 and good.max() < 0.4
+    assert good.max() < middling.mean() < poor.min()
+    assert torch.equal(restraint.judge.weight, before)
 
 
 def test_an_example_grades_the_generator(small_config):
@@ -214,6 +247,25 @@ def test_command_takes_over_what_another_has_learnt(trained, tmp_path):
         assert torch.equal(tensor, held.state_dict()[name])
 
 
+@pytest.mark.parametrize("source", ["pool", "grades"])
+def test_command_learns_how_much_noise_counts_and_takes_over_the_rest(trained, tmp_path, source):
+    words = [str(trained / "free.safetensors"), str(tmp_path / "c.safetensors")]
+    words += ["--like", str(trained / "held.safetensors"), "--workers", "1"]
+    words += ["--pool", str(trained / "pool"), "--excerpts", "20"] if source == "pool" else []
+    words += ["--grades", str(trained / "grades.safetensors")] if source == "grades" else []
+    before = (trained / "grades.safetensors").read_bytes()
+    result = CliRunner().invoke(restrain_command, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "noise" in result.output and "all changes" not in result.output
+    like, _, _ = checkpoint.load_generator(trained / "held.safetensors")
+    held, config, _ = checkpoint.load_generator(tmp_path / "c.safetensors")
+    assert config.generator.restrained_noise
+    for name, tensor in like.state_dict().items():
+        if "latitude" not in name:
+            assert torch.equal(tensor, held.state_dict()[name])
+    assert (trained / "grades.safetensors").read_bytes() == before
+
+
 def test_grades_are_kept_and_learnt_from_again(trained, tmp_path):
     free, grades = str(trained / "free.safetensors"), tmp_path / "grades.safetensors"
     grades.write_bytes((trained / "grades.safetensors").read_bytes())
@@ -261,9 +313,9 @@ def test_training_goes_on_without_it_or_with_it(trained, small_config):
 def test_bad_requests_are_one_line(trained, tmp_path):
     free, out = str(trained / "free.safetensors"), str(tmp_path / "out.safetensors")
     for options, words in (
-        ([], "give either --pool"),
+        ([], "give --pool or --grades"),
         (["--grades", out], "0 graded excerpts are too few"),
-        (["--pool", str(trained / "pool"), "--like", free], "give either --pool"),
+        (["--pool", str(trained / "pool"), "--like", free], "has no restraint"),
         (["--like", free], "has no restraint"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -219,6 +219,29 @@ def test_aggregation_filters_of_a_lower_rank_are_the_nearest(small_config, tmp_p
         Trainer(small_config).start_from(path)
 
 
+def test_a_narrower_last_stage_keeps_what_matters(small_config, tmp_path):
+    path = tmp_path / "first.safetensors"
+    first = Trainer(replace(small_config, generator=replace(small_config.generator, fine_maps=5)))
+    with torch.no_grad():
+        fine = first.average.fine
+        fine.fill.conv.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+        fine.fill.conv.weight[:, 1] = 0  # two maps that nothing comes of: not heard behind, and deaf
+        for layer in (fine.look, fine.merge):
+            layer.conv.weight[4] *= 1e-6
+            layer.conv.bias[4] = 0
+    first.save_generator(path, {})
+    frames = torch.randn(1, 2, 60, 1025, generator=torch.Generator().manual_seed(0))
+    z = torch.ones(1, small_config.generator.noise_size)
+    errors = []
+    for maps, stack_maps in ((3, 8), (3, 9), (2, 8)):
+        sizes = {"fine_maps": maps, "stack_maps": stack_maps}
+        fewer = Trainer(replace(small_config, generator=replace(small_config.generator, **sizes)))
+        assert fewer.start_from(path) == []
+        with torch.no_grad():
+            errors.append(float((fewer.average(frames, z)[0] - first.average(frames, z)[0]).abs().amax()))
+    assert errors[0] < 1e-4 and errors[1] < 1e-4 and errors[2] > 1e-3
+
+
 def test_only_parts_that_the_schedule_names_learn(small_config):
     trainer = Trainer(replace(small_config, schedule=replace(small_config.schedule, only=("noise",))))
     before = {name: tensor.clone() for name, tensor in trainer.generator.state_dict().items()}

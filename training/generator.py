@@ -12,7 +12,8 @@ The eight output maps shape what the delayed input offers: a mask for what survi
 of the spectrum moved up (an excitation that keeps its phase from frame to frame, as spectral band replication
 does), whitened so that the gains are the envelope; and an added part for what neither can give. The maps come eight
 bins at a time; a last stage (`FineStage`) looks at single bins and fills what coding left empty between partials.
-How much of all that is made is decided over seconds (`Restraint`): little where hardly anything is missing.
+How much of all that is made is decided over seconds (`Restraint`): little where hardly anything is missing. So is how
+much the noise counts there: where coding is not heard there is nothing to choose.
 """
 
 import math
@@ -61,6 +62,9 @@ class GeneratorConfig:
     hint_maps: int = 4  # that the last stage is given for each bin
     restraint_frames: int = 0  # over which it is judged how much is missing; 0: it is not
     restraint_maps: int = 16  # that it is judged by
+    restrained_noise: bool = (
+        False  # noise counts less where coding is hardly heard; for that, too, it takes a restraint
+    )
 
 
 class Generator(nn.Module):
@@ -97,7 +101,8 @@ class Generator(nn.Module):
         self.out = TimeConv(c.front_maps, 8 * self.output_maps, (1, 3), gain=0.002)
         self.out_bias = nn.Parameter(torch.zeros(1, self.output_maps, 1, BINS))
         self.fine = FineStage(c) if c.fine_maps else None
-        self.restraint = Restraint(c.restraint_frames, c.restraint_maps) if c.restraint_frames else None
+        latitude = c.restrained_noise and c.noise_size > 0
+        self.restraint = Restraint(c.restraint_frames, c.restraint_maps, latitude) if c.restraint_frames else None
         if self.noise is not None:
             he_initialise(self.noise, 0.3)
 
@@ -132,6 +137,9 @@ class Generator(nn.Module):
         next_states = []
 
         x, newest_power = bound(frames)
+        verdict, restraint_state = None, None
+        if self.restraint is not None:
+            verdict, restraint_state = self.restraint(newest_power, memory[-1])
         # Real and imaginary parts and log power, of order 1.
         features = torch.cat([x * SCALE, (newest_power + POWER_FLOOR).log() * LEVEL_SCALE], dim=1)
         y, state = self.front(features, memory[0])
@@ -141,7 +149,10 @@ class Generator(nn.Module):
         y = torch.cat([y, self.aggregate(y)], dim=1)
         y = self.merge(y)[0] + self.place
         if self.noise is not None:
-            y = y + self.noise(z).unflatten(1, (c.stack_maps, 1, 32))
+            noise = self.noise(z).unflatten(1, (c.stack_maps, 1, 32))
+            if verdict is not None and c.restrained_noise:
+                noise = noise * verdict[:, 1:, verdict.shape[2] - y.shape[2] :]
+            y = y + noise
         for index, layer in enumerate(self.stack):
             y, state = layer(y, memory[1 + index])
             next_states.append(state)
@@ -171,11 +182,10 @@ class Generator(nn.Module):
             next_states.append(state)
         frames, around = frames[:, :, earlier:], around[:, :, earlier:]
         restored = self.compose(frames, around, maps, fills)
-        if self.restraint is not None:
-            share, state = self.restraint(newest_power, memory[-1])
-            next_states.append(state)
+        if verdict is not None:
+            next_states.append(restraint_state)
             given = frames[..., :BINS] * UNCHANGED
-            held = given + share[:, :, share.shape[2] - length :] * (restored[..., :BINS] - given)
+            held = given + verdict[:, :1, verdict.shape[2] - length :] * (restored[..., :BINS] - given)
             restored = torch.cat([held, restored[..., BINS:]], dim=3)
         return (restored, *next_states) if streaming else (restored,)
 
@@ -238,10 +248,11 @@ class Restraint(nn.Module):
 
     Coding leaves holes: bins far below their band's mean, and bands with nothing at all. How far bins lie below some
     distances from that mean tells coding from music once it is averaged over `frames` frames, each weighted by its
-    loudness, so that silence says nothing. `restorer restrain` makes it learn that.
+    loudness, so that silence says nothing. `restorer restrain` makes it learn that. With `latitude` it also gives the
+    share of the noise that counts: little where coding is hardly heard, for there a take could only be farther off.
 
-    Shape: power (B, 1, T, 1024) -> (B, 1, T, 1) in 0..1, next memory (B, maps + 1, frames - 1, 1). Without a memory
-    what came before counts as silence.
+    Shape: power (B, 1, T, 1024) -> (B, 1 or 2, T, 1) in 0..1, next memory (B, maps + 1, frames - 1, 1). Without a
+    memory what came before counts as silence.
     """
 
     BANDS, BINS_EACH = 64, BINS // 64
@@ -250,14 +261,17 @@ class Restraint(nn.Module):
     STATISTICS = 1 + len(DEPTHS)  # of each band
     SILENCE = 1e-3  # of loudness, added to what the means are divided by
 
-    def __init__(self, frames: int, maps: int = 16):
+    def __init__(self, frames: int, maps: int = 16, latitude: bool = False):
         super().__init__()
         self.frames, self.memory_frames, self.maps = frames, frames - 1, maps
         self.tell = nn.Linear(self.STATISTICS * self.BANDS, self.maps)
         self.judge = nn.Linear(self.maps, 1)
+        self.latitude = nn.Linear(self.maps, 1) if latitude else None
         self.register_buffer("depths", torch.tensor(self.DEPTHS).view(-1, 1, 1), persistent=False)
         he_initialise(self.tell)
         he_initialise(self.judge)
+        if self.latitude is not None:
+            he_initialise(self.latitude)
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -292,8 +306,10 @@ class Restraint(nn.Module):
         return self.tell(seen.transpose(1, 2).flatten(2))
 
     def decide(self, means: Tensor) -> Tensor:
-        """The share, (B, 1, T, 1), from means of what `summarise` gives, (B, T, maps)."""
-        return torch.sigmoid(self.judge(functional.leaky_relu(means, SLOPE)))[:, None]
+        """The shares, (B, 1 or 2, T, 1), from means of what `summarise` gives, (B, T, maps)."""
+        means = functional.leaky_relu(means, SLOPE)
+        heads = [self.judge] if self.latitude is None else [self.judge, self.latitude]
+        return torch.sigmoid(torch.stack([head(means) for head in heads], dim=1))
 
 
 def leave_out(weights: dict[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
@@ -301,9 +317,9 @@ def leave_out(weights: dict[str, Tensor], config: GeneratorConfig) -> dict[str, 
 
     Without noise it is as if z were always 0, its mean; without a restraint all changes are made.
     """
-    lacking = [
-        part for part, there in (("noise.", config.noise_size), ("restraint.", config.restraint_frames)) if not there
-    ]
+    parts = {"noise.": config.noise_size, "restraint.": config.restraint_frames}
+    parts["restraint.latitude."] = config.noise_size and config.restrained_noise
+    lacking = [part for part, there in parts.items() if not there]
     return {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(lacking))}
 
 

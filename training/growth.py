@@ -3,7 +3,7 @@
 New maps are drawn at random and nothing that was there before listens to them at first; new layers of the stack add
 nothing to what passes through them. Both begin to matter as training gives them weights (function-preserving
 growth, after Net2Net, Chen et al. 2016). Aggregation filters of a lower rank are the nearest there are (singular value
-decomposition).
+decomposition), and a last stage with fewer maps keeps those with the largest weights; both only begin near it.
 """
 
 import dataclasses
@@ -44,7 +44,8 @@ _PLACES = {"front_bias": _FRONT, "place": _STACK}  # (1, maps, 1, bins)
 def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generator) -> dict[str, Tensor]:
     """Weights for the larger `generator` with which it computes what `weights` of a `small` one do.
 
-    Aggregation filters of full rank may become those of a lower one; the function is then only nearly the same.
+    Aggregation filters of full rank may become those of a lower one, and the last stage may have fewer maps; then the
+    function is only nearly the same.
 
     What is new keeps the generator's own initial values where these do not reach what was there before. Parameters
     that `weights` lack are left out, those that the generator lacks stay.
@@ -59,6 +60,9 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
         old, new = getattr(small, name), getattr(large, name)
         if name == "dilations" and new[: len(old)] != old:
             raise ConfigError(f"dilations must begin with {list(old)}, those of the weights, and not be {list(new)}")
+        if name == "fine_maps" and 0 < new < old:
+            fewer = dataclasses.replace(small, fine_maps=new)
+            return grow(_strongest_fine_maps(weights, new), fewer, generator)
         if name != "dilations" and new < old:
             raise ConfigError(f"{name} must be at least {old}, that of the weights, and not {new}")
     rank = large.aggregation_rank
@@ -113,6 +117,17 @@ def _lower_ranks(weights: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
         narrow, dense = lower_rank(weights[f"{name}.dense.weight"], rank)
         lower[f"{name}.narrow.weight"], lower[f"{name}.dense.weight"] = narrow, dense
     return lower
+
+
+def _strongest_fine_maps(weights: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The same weights with only those maps of the last stage whose weights are largest, input times output."""
+    look, merge, fill = (f"fine.{part}.conv.weight" for part in ("look", "merge", "fill"))
+    heard = weights[look].float().square().sum((1, 2, 3)) + weights[merge].float().square().sum((1, 2, 3))
+    kept = (heard * weights[fill].float().square().sum((0, 2, 3))).topk(count).indices.sort().values
+    fewer = {**weights, fill: weights[fill][:, kept]}
+    for name in (look, merge, f"{look[:-6]}bias", f"{merge[:-6]}bias"):
+        fewer[name] = weights[name][kept]
+    return fewer
 
 
 def _kept(axis: _Axis, small: GeneratorConfig, large: GeneratorConfig, size: int) -> Tensor:

@@ -1,5 +1,7 @@
 """What a generator's `Restraint` learns from: which share of the generator's changes is best for an excerpt.
 
+And how much the noise should count: all of it where coding is audible, nothing where a take could only be farther off.
+
 The losses cannot teach it. Where much is missing they are a hundred times as large as where little is, and drown what
 matters there. So each excerpt counts alike here, and says how much of its changes it wants: PEAQ grades some shares of
 them, and the log-spectral distance has a say.
@@ -31,6 +33,8 @@ Float32 = NDArray[np.float32]
 
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the changes, that are graded
 POOR_ODG = -1.0  # an MP3 graded below gets all changes: PEAQ marks down a full band where coding is audible anyway
+NOISE_ODG = (-1.0, -0.4)  # an MP3 graded below has all of its noise, one graded above none
+NOISE_FIRMNESS = 2.0  # of that logit: what is learnt hedges
 CERTAINTY = 0.8  # ODG that it costs there for each unit by which the share's logit is below 0
 HARM = 8.0  # by which a loss of ODG counts more than a gain: what was learnt knows less of other music (EXPERIMENTS 43)
 DISTANCE = 1.0  # ODG that the whole log-spectral distance is worth
@@ -65,16 +69,17 @@ def held_out(index: int) -> bool:
 
 @torch.no_grad()
 def examine(
-    generator: Generator, original: Float32, coded: Float32, rng: np.random.Generator, *, whole: bool = True
+    generator: Generator | None, original: Float32, coded: Float32, rng: np.random.Generator, *, whole: bool = True
 ) -> Example:
     """Restore an excerpt, (samples,) at 44.1 kHz, with z = 0, and grade shares of what changed.
 
-    Not `whole`: only as far as `learn` needs it: no share of a poor MP3's changes is graded.
+    Not `whole`: only as far as `learn` needs it: no share of a poor MP3's changes is graded. Without a generator the
+    MP3 alone is, which `learn_latitude` needs.
     """
     given = coded / np.float32(LAME_GAIN)
     odg, distances = np.full((2, len(SHARES)), np.nan, np.float32)
     odg[0] = peaq(original, given, SAMPLE_RATE).odg
-    if whole or odg[0] >= POOR_ODG:
+    if generator is not None and (whole or odg[0] >= POOR_ODG):
         z = torch.zeros(generator.config.noise_size) if generator.config.noise_size else None
         change = restore(generator, coded[None], z)[0] - given
         parts = [given + np.float32(share) * change for share in SHARES]
@@ -146,6 +151,33 @@ def learn(restraint: Restraint, examples: list[Example], steps: int | None = Non
         restraint.judge.bias.copy_(FIRMNESS * last.bias - RELUCTANCE)
 
 
+def learn_latitude(restraint: Restraint, examples: list[Example], steps: int = 1500, seed: int = 3) -> None:
+    """Fit the share of the noise that counts to what the grades of the MP3s say (`NOISE_ODG`), from what is told."""
+    assert restraint.latitude is not None
+    heard = torch.from_numpy(np.stack([example.heard for example in examples]))
+    all_from, none_from = NOISE_ODG
+    odg = torch.tensor([float(example.odg[0]) for example in examples]).repeat_interleave(heard.shape[1])
+    wanted = ((odg - none_from) / (all_from - none_from)).clamp(0, 1)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        told = functional.leaky_relu(restraint.tell(heard.flatten(0, 1)), SLOPE)
+        mean, spread = told.mean(dim=0), told.std(dim=0) + 1e-3
+        layer = nn.Linear(restraint.maps, 1)
+        optimiser = torch.optim.AdamW(layer.parameters(), weight_decay=0.01)
+        for step in range(steps):
+            optimiser.param_groups[0]["lr"] = 3e-2 * (1 - step / steps)
+            chosen = torch.randint(0, len(told), (1024,))
+            with torch.enable_grad():
+                logits = layer((told[chosen] - mean) / spread)[:, 0]
+                loss = functional.binary_cross_entropy_with_logits(logits, wanted[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        weight = NOISE_FIRMNESS * layer.weight / spread
+        restraint.latitude.weight.copy_(weight)
+        restraint.latitude.bias.copy_(NOISE_FIRMNESS * layer.bias - weight @ mean)
+
+
 def quieter(heard: Tensor, gains: Tensor) -> Tensor:
     """What would be heard, (n, statistics), of the same excerpts times gains of 1 or less, (n,), approximately.
 
@@ -178,10 +210,10 @@ def _between(values: Tensor, shares: Tensor) -> Tensor:
 
 @torch.no_grad()
 def judge(restraint: Restraint, examples: list[Example]) -> NDArray[np.float64]:
-    """The share for each example, from the last of its windows, the whole excerpt."""
+    """The shares for each example, (n, 1 or 2), from the last of its windows, the whole excerpt."""
     heard = torch.from_numpy(np.stack([example.heard[-1] for example in examples]))
     told = restraint.summarise(heard.view(-1, restraint.STATISTICS, 1, restraint.BANDS))
-    return restraint.decide(told).flatten().double().numpy()
+    return restraint.decide(told)[:, :, 0, 0].double().numpy()
 
 
 def gains(examples: list[Example], shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,9 +221,12 @@ def gains(examples: list[Example], shares: NDArray[np.float64]) -> NDArray[np.fl
     return np.array([np.interp(share, SHARES, e.odg) - e.odg[0] for e, share in zip(examples, shares, strict=True)])
 
 
-def with_restraint(generator: Generator, frames: int, maps: int = MAPS) -> Generator:
-    """The same generator with a restraint over so many frames, which has yet to learn."""
-    config = dataclasses.replace(generator.config, restraint_frames=frames, restraint_maps=maps)
+def with_restraint(generator: Generator, frames: int, maps: int = MAPS, latitude: bool = True) -> Generator:
+    """The same generator with a restraint over so many frames, which has yet to learn; with `latitude` of its noise."""
+    sizes = {"restraint_frames": frames, "restraint_maps": maps}
+    config = dataclasses.replace(
+        generator.config, **sizes, restrained_noise=latitude and generator.config.noise_size > 0
+    )
     restrained = Generator(config)
     restrained.load_state_dict(unrestrained(generator).state_dict(), strict=False)
     return restrained.eval()
@@ -213,8 +248,8 @@ def save_examples(path: Path, examples: list[Example], weights: str) -> None:
         raise RestorerError(f"cannot write '{path}': {error}") from error
 
 
-def load_examples(path: Path, weights: str) -> list[Example]:
-    """What `save_examples` kept.
+def load_examples(path: Path, weights: str | None) -> list[Example]:
+    """What `save_examples` kept; without a fingerprint, whatever the weights whose changes were graded.
 
     Raises
     ------
@@ -227,7 +262,7 @@ def load_examples(path: Path, weights: str) -> list[Example]:
             columns = [kept.get_tensor(name) for name in COLUMNS]
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"'{path}' holds no grades: {error}") from error
-    if of != weights:
+    if weights is not None and of != weights:
         raise ConfigError(f"the grades in '{path}' are those of other weights")
     if columns[COLUMNS.index("distances_db")].shape[1:] != (len(SHARES),):
         raise ConfigError(f"the grades in '{path}' are of an earlier version, without distances for every share")
