@@ -4,6 +4,7 @@ The file carries the float32 weights of the checkpoint, arranged anew, or large 
 JSON document of metadata, which is all that `restorer` reads about a model.
 """
 
+import copy
 import itertools
 import json
 import logging
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from restorer.errors import ConfigError, ModelError
-from restorer.export.arrange import ArrangedGenerator, balance
+from restorer.export import integers
+from restorer.export.arrange import ArrangedGenerator, balance, level
 from restorer.export.brightness import synthesised_excerpts
-from restorer.export.integers import large_layers, measure_ranges, quantise
 from restorer.export.optimise import simplify
 from restorer.model_checks import check_model, read_model
 from restorer.model_file import ModelInfo
@@ -248,29 +249,49 @@ def export_checkpoint(
     generator, config, extra = checkpoint.load_generator(source)
     if deterministic:
         generator, config = without_noise(generator, config)
-    if weights == "int8" and isinstance(generator, Generator) and generator.config.aggregation_rank:
-        balance(generator, _coded_music())
-    model = build_graph(generator)
     description = describe(
         generator,
         config,
         {"training_seconds": extra.get("seconds"), "training_steps": extra.get("step"), "weights": weights, **card},
     )
-    model.producer_name = "restorer"
-    model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=json.dumps(description)))
     with whole_file(target) as partial:
-        difference = _write_checked(model, partial, generator, {CHORD_HZ: TOLERANCE})
-        if weights == "int8":
-            if large_layers(model):
-                model = quantise(model, measure_ranges(model, _coded_music(), generator.config.noise_size))
-            difference = _write_checked(
-                model, partial, generator, {CHORD_HZ: INVENTED_TOLERANCE, SAMPLE_RATE / 2: QUANTISED_TOLERANCE}
-            )
+        write = _write_floats if weights == "float32" else _write_integers
+        difference = write(generator, json.dumps(description), partial)
     return {
         "difference": difference,
         "parameters": sum(p.numel() for p in generator.parameters()),
         **description,
     }
+
+
+def _write_floats(generator: Generator, description: str, path: Path) -> float:
+    """Write the generator as it is and return its difference from PyTorch."""
+    model = build_graph(generator)
+    return _write_checked(model, description, path, generator, {CHORD_HZ: TOLERANCE})
+
+
+def _write_integers(generator: Generator, description: str, path: Path) -> float:
+    """Write it in 8 bits and return its difference from PyTorch: smaller layers too where that passes the checks."""
+    try:
+        return _write_rounded(generator, description, path, integers.SMALLEST)
+    except ModelError:
+        return _write_rounded(generator, description, path, integers.LARGE)
+
+
+def _write_rounded(generator: Generator, description: str, path: Path, smallest: Mapping[str, int]) -> float:
+    arranged = copy.deepcopy(generator)
+    if isinstance(arranged, Generator):
+        if smallest is integers.SMALLEST:  # among which are those that read the front's maps
+            level(arranged, _coded_music())
+        if arranged.config.aggregation_rank:
+            balance(arranged, _coded_music())
+    model = build_graph(arranged)
+    _write_checked(model, description, path, generator, {CHORD_HZ: TOLERANCE})
+    if integers.large_layers(model, smallest):
+        ranges = integers.measure_ranges(model, _coded_music(), generator.config.noise_size, smallest)
+        model = integers.quantise(model, ranges, smallest)
+    tolerances = {CHORD_HZ: INVENTED_TOLERANCE, SAMPLE_RATE / 2: QUANTISED_TOLERANCE}
+    return _write_checked(model, description, path, generator, tolerances)
 
 
 @cache
@@ -281,9 +302,12 @@ def _coded_music() -> tuple[NDArray[np.float32], ...]:
 
 
 def _write_checked(
-    model: onnx.ModelProto, path: Path, generator: Generator, tolerances: Mapping[float, float]
+    model: onnx.ModelProto, description: str, path: Path, generator: Generator, tolerances: Mapping[float, float]
 ) -> float:
-    """Write it, check it on chords that end at each of some frequencies, and return the last difference."""
+    """Write it with its description, check it on chords that end at each of some frequencies; the last difference."""
+    model.producer_name = "restorer"
+    if not model.metadata_props:
+        model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=description))
     path.write_bytes(model.SerializeToString())
     for ends_hz, tolerance in tolerances.items():
         difference = parity(generator, path, ends_hz)

@@ -7,7 +7,7 @@ that did would turn the last bit of a float into a step. Weights have 7 of the 8
 products add two products in 16 bits, which must not overflow.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from restorer.transform import Float32
 # Weights of a layer worth it. What sees the finest differences is smaller; a product before the stack that is, costs
 # more waveform than time (EXPERIMENTS.md, 49).
 SMALLEST = {"Conv": 1 << 12, "MatMul": 1 << 14}
+LARGE = {"Conv": 1 << 14, "MatMul": 1 << 14}  # where those cost too much
 # Parts of weights' names: frames span more than 8 bits; a small error in what a restraint judges could change all.
 SPARED = (".front.", ".restraint.")
 _WEIGHT_STEPS = 63
@@ -50,28 +51,31 @@ class Range:
 NOISE = Range(-4.5, 4.5)  # of z: of 150,000 numbers one lies beyond
 
 
-def large_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Convolutions and matrix products with at least `SMALLEST` constant weights."""
+def large_layers(model: onnx.ModelProto, smallest: Mapping[str, int] | None = None) -> list[onnx.NodeProto]:
+    """Convolutions and matrix products with at least so many constant weights; `SMALLEST` if it is not said."""
+    smallest = SMALLEST if smallest is None else smallest
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     return [
         node
         for node in model.graph.node
-        if node.op_type in SMALLEST
+        if node.op_type in smallest
         and all(name in weights for name in node.input[1:])
-        and np.prod(weights[node.input[1]].dims) >= SMALLEST[node.op_type]
+        and np.prod(weights[node.input[1]].dims) >= smallest[node.op_type]
         and weights[node.input[1]].dims[1] > 1  # sums over one map have nothing to learn, and see the finest
         and not any(part in node.input[1] for part in SPARED)
     ]
 
 
-def measure_ranges(model: onnx.ModelProto, excerpts: Iterable[Float32], noise_size: int) -> dict[str, Range]:
+def measure_ranges(
+    model: onnx.ModelProto, excerpts: Iterable[Float32], noise_size: int, smallest: Mapping[str, int] | None = None
+) -> dict[str, Range]:
     """Ranges of what goes into large layers and delays, and of what comes out of convolutions, by name of the value.
 
     `excerpts` are frames of coded music, each (1, 2, frames, bins); each gets a noise vector of its own.
     """
     import onnxruntime
 
-    layers = large_layers(model)
+    layers = large_layers(model, smallest)
     names = {node.input[0] for node in layers} | {node.output[0] for node in layers if node.op_type == "Conv"}
     names |= _delayed(model.graph) if layers else set()
     noise = {node.output[0] for node in model.graph.node if "z" in node.input}
@@ -114,7 +118,9 @@ def _cost(found: Range, counts: NDArray[np.int64], centres: NDArray[np.float64])
     return float((counts * (clipped**2 + (clipped == 0) * found.scale**2 / 12)).sum())
 
 
-def quantise(model: onnx.ModelProto, ranges: dict[str, Range]) -> onnx.ModelProto:
+def quantise(
+    model: onnx.ModelProto, ranges: dict[str, Range], smallest: Mapping[str, int] | None = None
+) -> onnx.ModelProto:
     """The same graph with large layers in 8 bits, a scale for the weights of each output.
 
     A state that is joined with what such a layer reads, or with what waits for it, is kept in 8 bits too: a quarter of
@@ -123,7 +129,7 @@ def quantise(model: onnx.ModelProto, ranges: dict[str, Range]) -> onnx.ModelProt
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
-    large = {node.name: node for node in large_layers(model)}
+    large = {node.name: node for node in large_layers(model, smallest)}
     turned = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose"}
     taken = {node.input[0]: ranges[node.input[0]] for node in large.values()}
     rounded = {turned.get(name, name): found for name, found in taken.items()}

@@ -7,7 +7,7 @@ pytest.importorskip("onnxscript")
 
 from test_generator import shaken, stream
 
-from restorer.export.arrange import ArrangedGenerator, PairedFineStage, Surroundings, balance
+from restorer.export.arrange import ArrangedGenerator, PairedFineStage, Surroundings, balance, level
 from restorer.export.arrange_restraint import ArrangedRestraint
 from restorer.training.generator import Generator, GeneratorConfig, Restraint, surroundings
 from restorer.training.layers import subpixel
@@ -67,6 +67,33 @@ def test_balance_brings_sums_closer_and_keeps_the_function():
     assert ((generator(frames, z)[0] - expected).abs() < 1e-4 * expected.abs().amax()).all()
     assert sizes().amin() / sizes().amax() > 2 * before.amin() / before.amax()
     assert not (generator.aggregate.narrow._forward_hooks or generator.spread.narrow._forward_hooks)
+
+
+@pytest.mark.parametrize("fine_maps", [0, 5])
+@torch.no_grad()
+def test_levelled_maps_are_closer_in_size_and_keep_the_function(fine_maps):
+    generator = make(fine_maps)
+    generator.front.conv.weight[1] *= 0.01
+    generator.front.conv.bias[1] *= 0.01
+    generator.front_bias[:, 1] *= 0.01
+    for parameter in (generator.rise.conv.weight, generator.rise.conv.bias):
+        parameter[4:8] *= 0.01
+    frames = torch.randn(1, 2, 30, 1025, generator=torch.Generator().manual_seed(2)) * 4
+    z = torch.ones(1, 3)
+
+    def spread() -> float:
+        heard = []
+        hook = generator.refine.register_forward_pre_hook(lambda _, given: heard.append(given[0]))
+        generator(frames, z)
+        hook.remove()
+        peaks = heard[0].abs().amax(dim=(0, 2, 3))
+        return float(peaks.amax() / peaks.amin())
+
+    (expected,), before = generator(frames, z), spread()
+    level(generator, [frames.numpy()])
+    assert ((generator(frames, z)[0] - expected).abs() < 1e-4 * expected.abs().amax()).all()
+    assert before > 20 and spread() < 0.6 * before
+    assert not (generator.refine._forward_pre_hooks or generator.out._forward_pre_hooks)
 
 
 @torch.no_grad()
