@@ -230,7 +230,7 @@ def test_command_adds_a_restraint_and_nothing_else(trained):
     assert config.generator.restraint_frames == 30 and extra["step"] == 7
     for name, tensor in free.state_dict().items():
         assert torch.equal(tensor, held.state_dict()[name])
-    assert held.memory_frames == max(free.context_frames, 29)
+    assert held.memory_frames == free.context_frames + 29
     frames = torch.randn(1, 2, 40, 1025)
     with torch.no_grad():
         pieces = stream(held, frames, torch.zeros(1, 3), [13, 1, 26])[:, :, held.context_frames :]

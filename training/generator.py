@@ -114,7 +114,11 @@ class Generator(nn.Module):
     @property
     def memory_frames(self) -> int:
         """Frames before it that an output frame depends on at most; silence among them is as good as nothing."""
-        return max(self.context_frames, self.restraint.memory_frames if self.restraint is not None else 0)
+        if self.restraint is None:
+            return self.context_frames
+        if self.restraint.latitude is None:
+            return max(self.context_frames, self.restraint.memory_frames)
+        return self.context_frames + self.restraint.memory_frames  # what it says of the noise enters the stack
 
     @property
     def state_shapes(self) -> list[tuple[int, int, int]]:
@@ -260,6 +264,7 @@ class Restraint(nn.Module):
     DEPTHS = (0.0, 2.0, 4.0, 6.0, 9.0)  # of log power below that of its band's mean
     STATISTICS = 1 + len(DEPTHS)  # of each band
     SILENCE = 1e-3  # of loudness, added to what the means are divided by
+    ROUNDING = 1e-4  # of loudness: silence has none at all, however long it lasts
 
     def __init__(self, frames: int, maps: int = 16, latitude: bool = False):
         super().__init__()
@@ -283,7 +288,7 @@ class Restraint(nn.Module):
         level = (self._means(power) + self.FLOOR).log()
         below = level.unsqueeze(4) - (power + self.FLOOR).log().unflatten(3, (self.BANDS, self.BINS_EACH))
         beyond = self._means(functional.relu(below.flatten(3) - self.depths))
-        loudness = level.mean(dim=3, keepdim=True) - math.log(self.FLOOR)
+        loudness = functional.relu(level.mean(dim=3, keepdim=True) - (math.log(self.FLOOR) + self.ROUNDING))
         return torch.cat([level, beyond], dim=1), loudness
 
     def _means(self, x: Tensor) -> Tensor:
