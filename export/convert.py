@@ -266,8 +266,7 @@ def export_checkpoint(
 
 def _write_floats(generator: Generator, description: str, path: Path) -> float:
     """Write the generator as it is and return its difference from PyTorch."""
-    model = build_graph(generator)
-    return _write_checked(model, description, path, generator, {CHORD_HZ: TOLERANCE})
+    return _write_checked(_describe_graph(generator, description), path, generator, {CHORD_HZ: TOLERANCE})
 
 
 def _write_integers(generator: Generator, description: str, path: Path) -> float:
@@ -285,13 +284,21 @@ def _write_rounded(generator: Generator, description: str, path: Path, smallest:
             level(arranged, _coded_music())
         if arranged.config.aggregation_rank:
             balance(arranged, _coded_music())
-    model = build_graph(arranged)
-    _write_checked(model, description, path, generator, {CHORD_HZ: TOLERANCE})
+    model = _describe_graph(arranged, description)
+    _write_checked(model, path, generator, {CHORD_HZ: TOLERANCE})
     if integers.large_layers(model, smallest):
         ranges = integers.measure_ranges(model, _coded_music(), generator.config.noise_size, smallest)
         model = integers.quantise(model, ranges, smallest)
     tolerances = {CHORD_HZ: INVENTED_TOLERANCE, SAMPLE_RATE / 2: QUANTISED_TOLERANCE}
-    return _write_checked(model, description, path, generator, tolerances)
+    return _write_checked(model, path, generator, tolerances)
+
+
+def _describe_graph(generator: Generator, description: str) -> onnx.ModelProto:
+    """The generator's graph with its description, JSON, in it."""
+    model = build_graph(generator)
+    model.producer_name = "restorer"
+    model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=description))
+    return model
 
 
 @cache
@@ -302,12 +309,9 @@ def _coded_music() -> tuple[NDArray[np.float32], ...]:
 
 
 def _write_checked(
-    model: onnx.ModelProto, description: str, path: Path, generator: Generator, tolerances: Mapping[float, float]
+    model: onnx.ModelProto, path: Path, generator: Generator, tolerances: Mapping[float, float]
 ) -> float:
-    """Write it with its description, check it on chords that end at each of some frequencies; the last difference."""
-    model.producer_name = "restorer"
-    if not model.metadata_props:
-        model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=description))
+    """Write it, check it on chords that end at each of some frequencies, and return the last difference."""
     path.write_bytes(model.SerializeToString())
     for ends_hz, tolerance in tolerances.items():
         difference = parity(generator, path, ends_hz)

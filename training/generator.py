@@ -62,9 +62,7 @@ class GeneratorConfig:
     hint_maps: int = 4  # that the last stage is given for each bin
     restraint_frames: int = 0  # over which it is judged how much is missing; 0: it is not
     restraint_maps: int = 16  # that it is judged by
-    restrained_noise: bool = (
-        False  # noise counts less where coding is hardly heard; for that, too, it takes a restraint
-    )
+    restrained_noise: bool = False  # it counts less where coding is hardly heard, which a restraint judges
 
 
 class Generator(nn.Module):
