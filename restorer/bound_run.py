@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from restorer.errors import DeviceError
 from restorer.session import device_of, import_onnxruntime, one_line
-
-Float32 = NDArray[np.float32]
+from restorer.transform import Float32
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 import re
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restorer.errors import ConfigError
 from restorer.model_checks import shown
 from restorer.training.mp3 import LAME_GAIN, Coding, round_trip
-
-Float32 = NDArray[np.float32]
+from restorer.transform import Float32
 
 QUALITIES = (2, 2, 2, 5, 7)  # of LAME, drawn evenly
 EARLIER = ("64j", "96j", "128j", "192j", "a128j", "v4j", "v6j")  # what a file was before somebody coded it again

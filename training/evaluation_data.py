@@ -6,20 +6,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restorer.audio_in import AudioReader, read_audio
 from restorer.errors import ConfigError, RestorerError
 from restorer.training.mp3 import SAMPLE_RATE, Coding, Mp3, encode_mp3, rounded_codings
 from restorer.training.pairs import Pairs
 from restorer.training.prepare_command import plan
+from restorer.transform import Float32
 
 BEFORE_SAMPLES = SAMPLE_RATE  # what the model hears ahead of the excerpt, where the song has it
 AFTER_SAMPLES = SAMPLE_RATE // 2  # and behind it: in a song there is always a next moment
 LEAD_IN_SAMPLES = SAMPLE_RATE  # what LAME codes ahead of that, so that it does not start cold
 SHORTEST_SECONDS = 1.5  # PEAQ and ViSQOL need about this much
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

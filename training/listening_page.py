@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from restorer.errors import RestorerError
 from restorer.training.evaluation_data import Piece, read_excerpt
 from restorer.training.mp3 import SAMPLE_RATE
+from restorer.transform import Float32
 
 KEY_FORMAT = "restorer listening-test key"
 FORMAT_VERSION = 2  # 1 had one model, whatever its kind
@@ -29,8 +30,6 @@ WORDS = ("very bad", "poor", "fair", "good", "excellent")  # ratings 1 to 5, pap
 KEY_FIELDS = ("condition", "kbps", "excerpt", "take_seed", "clipped_samples")
 FADE_SAMPLES = 441  # against clicks at the cuts, alike in every version
 QUIETEST_RMS = 10 ** (-50 / 20)  # quieter stretches say nothing about quality
-
-Float32 = NDArray[np.float32]
 
 
 class Restores(Protocol):

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from restorer.audio_in import read_audio
 from restorer.training.mp3 import SAMPLE_RATE
 from restorer.training.prepare_command import song_id
+from restorer.transform import Float32
 from restorer.whole_file import whole_file
-
-Float32 = NDArray[np.float32]
 
 SPEED_RANGE = 0.12  # two semitones either way
 EQ_DB = 5.0  # at most, at the knots of a smooth curve

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restorer.errors import RestorerError
 from restorer.model_checks import shown
 from restorer.training.codec_settings import QUALITIES, code_earlier, levelled_round_trip
 from restorer.training.mp3 import SAMPLE_RATE, Coding
 from restorer.training.pairs import SILENT, at_random_level
+from restorer.transform import Float32
 from restorer.whole_file import whole_file
-
-Float32 = NDArray[np.float32]
 
 HEADROOM = 0.5  # what is stored of full scale: decoded MP3s overshoot
 AGAIN = 0.1  # share of excerpts that had been coded once before

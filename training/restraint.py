@@ -27,9 +27,8 @@ from restorer.training.generator import Generator, Restraint, bound, without
 from restorer.training.layers import SLOPE
 from restorer.training.mp3 import LAME_GAIN, SAMPLE_RATE
 from restorer.training.signal import analyse, restore
+from restorer.transform import Float32
 from restorer.whole_file import whole_file
-
-Float32 = NDArray[np.float32]
 
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of the changes, that are graded
 POOR_ODG = -1.0  # an MP3 graded below gets all changes: PEAQ marks down a full band where coding is audible anyway
