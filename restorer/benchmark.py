@@ -64,7 +64,7 @@ class Effort:
 
     offline_seconds: float = 10.0
     offline_limit_seconds: float = 5.0
-    rounds: int = 3
+    rounds: int = 5
     stream_seconds: float = 4.0
     stream_limit_seconds: float = 2.0
     loads: int = 3
