@@ -1,10 +1,10 @@
 """The generator `compact` as ONNX Runtime likes it best: the same function with other weights and fewer passes.
 
 Constant factors move into the weights before or behind them. The last stage works on pairs of bins: the kernels compute
-16 maps at once and pad what is left over, so its 24 hidden maps cost as much as 32 and 6 outputs as much as 16; 48 and
-12 for pairs of bins, at half the places, waste less. Earlier frames and hints enter the first convolution as further
-input maps. As taps in time the hints would be multiplied by zeros for all frames but the newest; as a sum of two
-convolutions everything would be stored three times.
+16 maps at once and pad what is left over, so its 6 outputs cost as much as 16; 12 for pairs of bins, at half the
+places, waste less. Earlier frames and hints enter the first convolution as further input maps. As taps in time the
+hints would be multiplied by zeros for all frames but the newest; as a sum of two convolutions everything would be
+stored three times.
 """
 
 import copy
@@ -102,13 +102,15 @@ class ArrangedGenerator(nn.Module):
     """A `Generator` to export: frames in and out are the same, states are laid out in another way.
 
     Around the stack maps come last, as ONNX Runtime has them in 8 bits: nothing is moved before or behind a convolution
-    there, nor what aggregation filters read and write, nor bins drawn as maps.
+    there, nor what aggregation filters read and write, nor bins drawn as maps. So they do all the way from the front
+    to what is drawn if those small convolutions are to be in 8 bits; in floats it would cost a twentieth of the time.
 
     Shape: that of `Generator` with states.
     """
 
-    def __init__(self, generator: Generator):
+    def __init__(self, generator: Generator, small_in_8_bits: bool = False):
         super().__init__()
+        self.maps_last = small_in_8_bits
         generator = copy.deepcopy(generator)
         c = self.config = generator.config
         self.context_frames, self.output_maps = generator.context_frames, generator.output_maps
@@ -149,9 +151,11 @@ class ArrangedGenerator(nn.Module):
         shapes = [(3, self.front.kernel_size[0] - 1, BINS)]
         shapes += [(frames, 32, c.stack_maps) for frames in self.memories]
         if c.lookahead_frames:
-            shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
+            shapes += [(2, c.lookahead_frames, BINS + 1)]
+            bands = (c.front_maps, c.lookahead_frames, 128)
+            shapes += [(*bands[1:], bands[0]) if self.maps_last else bands]
         if self.fine is not None:
-            shapes += [(2, self.fine.memory_frames, BINS)]
+            shapes += [(1 + c.fine_levels, self.fine.memory_frames, BINS)]
         if self.restraint is not None:
             shapes += [self.restraint.state_shape]
         return shapes
@@ -159,13 +163,15 @@ class ArrangedGenerator(nn.Module):
     def forward(self, frames: Tensor, z: Tensor | None, *states: Tensor) -> tuple[Tensor, ...]:
         c = self.config
         memory, next_states = iter(states), []
+        time = 1 if self.maps_last else 2  # the axis, of bands
+        convolve = _convolve if self.maps_last else _apply
+        draw = _draw if self.maps_last else subpixel
 
         def recall(x: Tensor, axis: int) -> Tensor:
             """Put the next memory before x."""
             state = next(memory)
             x = torch.cat([state, x], dim=axis)
-            newest = slice(-state.shape[axis], None)
-            next_states.append(x[:, newest] if axis == 1 else x[:, :, newest])
+            next_states.append(_cut(x, slice(-state.shape[axis], None), axis))
             return x
 
         x, newest_power = bound(frames)
@@ -174,7 +180,9 @@ class ArrangedGenerator(nn.Module):
             share, latitude, told = self.restraint(newest_power, states[-1])
         y = self.front(recall(torch.cat([x, (newest_power + POWER_FLOOR).log()], dim=1), 2))
         local = functional.leaky_relu(y + self.front_bias, SLOPE)
-        y = functional.leaky_relu(self.bands(local), SLOPE).permute(0, 2, 3, 1)
+        local = local.permute(0, 2, 3, 1) if self.maps_last else local
+        y = functional.leaky_relu(convolve(self.bands, local), SLOPE)
+        y = y if self.maps_last else y.permute(0, 2, 3, 1)
         y = self.merge(torch.cat([y, self.aggregate(y)], dim=3))
         place = self.place
         if z is not None:
@@ -186,11 +194,12 @@ class ArrangedGenerator(nn.Module):
         y = torch.cat([y, self.spread(y)], dim=3)
         if c.lookahead_frames:
             frames = recall(frames, 2)[:, :, : -c.lookahead_frames]
-            local = recall(local, 2)[:, :, : -c.lookahead_frames]
-        y = _convolve(self.rise, y).reshape(*y.shape[:2], 128, c.front_maps).permute(0, 3, 1, 2)
+            local = _cut(recall(local, time), slice(-c.lookahead_frames), time)
+        y = _convolve(self.rise, y).reshape(*y.shape[:2], 128, c.front_maps)
+        y = y if self.maps_last else y.permute(0, 3, 1, 2)
         y = functional.leaky_relu(y, SLOPE) + local
-        y = y + functional.leaky_relu(self.value(y), SLOPE) * torch.sigmoid(self.gate(y))
-        maps = subpixel(self.out(y), 8) + self.out_bias
+        y = y + functional.leaky_relu(convolve(self.value, y), SLOPE) * torch.sigmoid(convolve(self.gate, y))
+        maps = draw(convolve(self.out, y), 8) + self.out_bias
 
         x = frames[..., :BINS]
         power = x.pow(4).sum(dim=1, keepdim=True)
@@ -198,8 +207,9 @@ class ArrangedGenerator(nn.Module):
         level, copies = around.pow(0.25), len(c.copy_up_bins)
         mask, added, gains = maps.split([1, 2, copies], dim=1)
         if self.fine is not None:
-            seen = recall(torch.cat([around, power + POWER_FLOOR], dim=1).log(), 2)
-            more, fills = self.fine(seen, subpixel(self.hint(y), 8)).split([1, copies], dim=1)
+            power = power + POWER_FLOOR
+            heard = torch.cat([around, power], dim=1) if c.fine_levels else power / around
+            more, fills = self.fine(recall(heard.log(), 2), draw(convolve(self.hint, y), 8)).split([1, copies], dim=1)
             mask, gains = mask + more, gains + level * fills
         y = self.add_copies(x * torch.tanh(mask) + added, x / level, gains)
         if share is None:
@@ -215,9 +225,23 @@ def _swap(rows: Tensor, outer: int) -> Tensor:
     return rows.unflatten(0, (outer, -1)).transpose(0, 1).flatten(0, 1)
 
 
+def _cut(x: Tensor, frames: slice, axis: int) -> Tensor:
+    return x[:, frames] if axis == 1 else x[:, :, frames]
+
+
+def _apply(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    result: Tensor = conv(x)
+    return result
+
+
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution of what has its maps last."""
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _draw(x: Tensor, factor: int) -> Tensor:
+    """`subpixel` of what has its maps last; its result has them first."""
+    return x.unflatten(3, (-1, factor)).permute(0, 3, 1, 2, 4).flatten(3)
 
 
 def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
@@ -289,18 +313,20 @@ class PairedFineStage(nn.Module):
         super().__init__()
         self.memory_frames = stage.memory_frames
         look, merge, fill = (layer.conv for layer in (stage.look, stage.merge, stage.fill))
-        maps, _, frames, reach = look.weight.shape
+        maps, kinds, frames, reach = look.weight.shape
         outputs, hints, width = fill.out_channels, merge.in_channels, fill.kernel_size[1]
         with torch.no_grad():
-            of_contrast = CONTRAST_SCALE * look.weight[:, 1]
-            seen = torch.stack([LEVEL_SCALE * look.weight[:, 0] - of_contrast, of_contrast], dim=1)
-            self.look = _empty_conv(2 * frames + hints, 2 * maps, (1, reach + 1), stride=2, padding=reach // 2)
+            seen = CONTRAST_SCALE * look.weight[:, -1:]
+            if kinds == 2:  # levels too, and power in place of contrast
+                seen = torch.cat([LEVEL_SCALE * look.weight[:, :1] - seen, seen], dim=1)
+            self.look = _empty_conv(kinds * frames + hints, 2 * maps, (1, reach + 1), stride=2, padding=reach // 2)
             self.fill = _empty_conv(2 * maps, 2 * outputs, (1, 3), padding=1)
             for side in range(2):  # of the pair
                 rows = slice(side * maps, (side + 1) * maps)
                 for tap in range(frames):
-                    self.look.weight[rows, 2 * tap : 2 * tap + 2, 0, side : side + reach] = seen[:, :, tap]
-                self.look.weight[rows, 2 * frames :, 0, side + reach // 2] = merge.weight[:, :, 0, 0]
+                    columns = slice(kinds * tap, kinds * (tap + 1))
+                    self.look.weight[rows, columns, 0, side : side + reach] = seen[:, :, tap]
+                self.look.weight[rows, kinds * frames :, 0, side + reach // 2] = merge.weight[:, :, 0, 0]
                 self.look.bias[rows] = look.bias + merge.bias
                 for tap in range(width):
                     pair, other = divmod(side + tap - width // 2, 2)

@@ -48,9 +48,10 @@ WEIGHTS = ("float32", "int8")
 class Core(nn.Module):
     """The generator as a pure function of frames, noise and states, in the order of the graph's inputs."""
 
-    def __init__(self, generator: Generator):
+    def __init__(self, generator: Generator, small_in_8_bits: bool = False):
         super().__init__()
-        self.generator = ArrangedGenerator(generator) if type(generator) is Generator else generator
+        arranged = type(generator) is Generator
+        self.generator = ArrangedGenerator(generator, small_in_8_bits) if arranged else generator
 
     def forward(self, frames: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         if self.generator.config.noise_size:
@@ -62,10 +63,13 @@ def silent_states(generator: Generator | ArrangedGenerator, batch: int) -> list[
     return [torch.zeros(batch, *shape) for shape in generator.state_shapes]
 
 
-def build_graph(generator: Generator) -> onnx.ModelProto:
-    """Trace the generator to ONNX with dynamic batch and number of frames, and check the graph."""
+def build_graph(generator: Generator, small_in_8_bits: bool = False) -> onnx.ModelProto:
+    """Trace the generator to ONNX with dynamic batch and number of frames, and check the graph.
+
+    It is arranged for smaller layers in 8 bits, too, if it is said.
+    """
     noise = generator.config.noise_size
-    core = Core(generator.to(memory_format=torch.contiguous_format)).eval()
+    core = Core(generator.to(memory_format=torch.contiguous_format), small_in_8_bits).eval()
     count = len(core.generator.state_shapes)
     inputs = [torch.randn(2, 2, 5, WINDOW // 2 + 1)]
     names, outputs = ["frames"], ["restored"]
@@ -272,19 +276,21 @@ def _write_floats(generator: Generator, description: str, path: Path) -> float:
 def _write_integers(generator: Generator, description: str, path: Path) -> float:
     """Write it in 8 bits and return its difference from PyTorch: smaller layers too where that passes the checks."""
     try:
-        return _write_rounded(generator, description, path, integers.SMALLEST)
+        return _write_rounded(generator, description, path, small=True)
     except ModelError:
-        return _write_rounded(generator, description, path, integers.LARGE)
+        return _write_rounded(generator, description, path, small=False)
 
 
-def _write_rounded(generator: Generator, description: str, path: Path, smallest: Mapping[str, int]) -> float:
+def _write_rounded(generator: Generator, description: str, path: Path, small: bool) -> float:
+    """Write it with `integers.SMALLEST` layers in 8 bits, or with the `integers.LARGE` ones alone."""
+    smallest = integers.SMALLEST if small else integers.LARGE
     arranged = copy.deepcopy(generator)
     if isinstance(arranged, Generator):
-        if smallest is integers.SMALLEST:  # among which are those that read the front's maps
+        if small:  # among which are those that read the front's maps
             level(arranged, _coded_music())
         if arranged.config.aggregation_rank:
             balance(arranged, _coded_music())
-    model = _describe_graph(arranged, description)
+    model = _describe_graph(arranged, description, small)
     _write_checked(model, path, generator, {CHORD_HZ: TOLERANCE})
     if integers.large_layers(model, smallest):
         ranges = integers.measure_ranges(model, _coded_music(), generator.config.noise_size, smallest)
@@ -293,9 +299,9 @@ def _write_rounded(generator: Generator, description: str, path: Path, smallest:
     return _write_checked(model, path, generator, tolerances)
 
 
-def _describe_graph(generator: Generator, description: str) -> onnx.ModelProto:
+def _describe_graph(generator: Generator, description: str, small_in_8_bits: bool = False) -> onnx.ModelProto:
     """The generator's graph with its description, JSON, in it."""
-    model = build_graph(generator)
+    model = build_graph(generator, small_in_8_bits)
     model.producer_name = "restorer"
     model.metadata_props.append(onnx.StringStringEntryProto(key="restorer", value=description))
     return model

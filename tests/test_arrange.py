@@ -13,28 +13,29 @@ from restorer.training.generator import Generator, GeneratorConfig, Restraint, s
 from restorer.training.layers import subpixel
 
 
-def make(fine_maps: int, lookahead: int = 2, rank: int = 0, restraint: int = 0, latitude: bool = False) -> Generator:
-    sizes = {"noise_size": 3, "lookahead_frames": lookahead, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
-    sizes |= {"aggregation_rank": rank, "restraint_frames": restraint, "restrained_noise": latitude}
-    return shaken(Generator(GeneratorConfig(**sizes, fine_maps=fine_maps)))
+def make(fine_maps: int, **others: int) -> Generator:
+    sizes = {"noise_size": 3, "lookahead_frames": 2, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
+    return shaken(Generator(GeneratorConfig(**{**sizes, **others}, fine_maps=fine_maps)))
 
 
+@pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize(
-    ("fine_maps", "lookahead", "rank", "restraint", "latitude"),
+    ("fine_maps", "others"),
     [
-        (0, 2, 0, 0, False),
-        (5, 2, 0, 0, True),
-        (5, 0, 6, 0, False),
-        (0, 2, 0, 5, True),
-        (5, 2, 6, 40, False),
-        (5, 2, 6, 40, True),
+        (0, {}),
+        (5, {"restrained_noise": True}),
+        (5, {"lookahead_frames": 0, "aggregation_rank": 6}),
+        (5, {"fine_levels": False}),
+        (0, {"restraint_frames": 5, "restrained_noise": True}),
+        (5, {"aggregation_rank": 6, "restraint_frames": 40}),
+        (5, {"aggregation_rank": 6, "restraint_frames": 40, "restrained_noise": True, "fine_levels": False}),
     ],
 )
 @torch.no_grad()
-def test_arranged_generator_is_the_same_function(fine_maps, lookahead, rank, restraint, latitude):
-    generator = make(fine_maps, lookahead, rank, restraint, latitude)
+def test_arranged_generator_is_the_same_function(fine_maps, others, small):
+    generator = make(fine_maps, **others)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
-    arranged = ArrangedGenerator(generator).eval()
+    arranged = ArrangedGenerator(generator, small).eval()
     draw = torch.Generator().manual_seed(2)
     frames = torch.randn(2, 2, 30, 1025, generator=draw) * 4
     frames[:, :, 10:14] *= 30
@@ -50,7 +51,7 @@ def test_arranged_generator_is_the_same_function(fine_maps, lookahead, rank, res
 
 @torch.no_grad()
 def test_balance_brings_sums_closer_and_keeps_the_function():
-    generator = make(0, rank=6)
+    generator = make(0, aggregation_rank=6)
     generator.aggregate.narrow.weight[2] *= 100
     frames = torch.randn(1, 2, 30, 1025, generator=torch.Generator().manual_seed(2)) * 4
     z = torch.ones(1, 3)
@@ -96,15 +97,17 @@ def test_levelled_maps_are_closer_in_size_and_keep_the_function(fine_maps):
     assert not (generator.refine._forward_pre_hooks or generator.out._forward_pre_hooks)
 
 
+@pytest.mark.parametrize("levels", [True, False])
 @torch.no_grad()
-def test_pairs_of_bins_are_the_fine_stage():
-    stage = make(5).fine
+def test_pairs_of_bins_are_the_fine_stage(levels):
+    stage = make(5, fine_levels=levels).fine
     draw = torch.Generator().manual_seed(3)
     power, around = (torch.rand(2, 1, 8, 1024, generator=draw).exp() for _ in range(2))
     bands = torch.randn(2, 4, 6, 128, generator=draw)
     expected, _ = stage(power, around, bands)
     hints = subpixel(stage.hint(bands)[0], 8)
-    got = PairedFineStage(stage)(torch.cat([around, power], dim=1).log(), hints)
+    heard = torch.cat([around, power], dim=1) if levels else power / around
+    got = PairedFineStage(stage)(heard.log(), hints)
     assert got.shape == expected.shape == (2, 6, 6, 1024)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 

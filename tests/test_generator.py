@@ -36,13 +36,14 @@ def stream(generator, frames, z, steps):
 
 
 @pytest.mark.parametrize(
-    ("fine_maps", "restraint", "latitude"), [(0, 0, False), (4, 0, True), (4, 9, True), (0, 50, False)]
+    ("fine_maps", "levels", "restraint", "latitude"),
+    [(0, True, 0, False), (4, True, 0, True), (4, False, 9, True), (0, True, 50, False)],
 )
 @pytest.mark.parametrize("lookahead", [0, 1, 5])
 @torch.no_grad()
-def test_pieces_equal_the_whole(lookahead, fine_maps, restraint, latitude):
+def test_pieces_equal_the_whole(lookahead, fine_maps, levels, restraint, latitude):
     sizes = {"noise_size": 3, "front_maps": 4, "stack_maps": 4, "dilations": (1, 3)}
-    sizes |= {"lookahead_frames": lookahead, "fine_maps": fine_maps}
+    sizes |= {"lookahead_frames": lookahead, "fine_maps": fine_maps, "fine_levels": levels}
     config = GeneratorConfig(**sizes, restraint_frames=restraint, restrained_noise=latitude)
     generator = shaken(Generator(config))
     draw = torch.Generator().manual_seed(2)

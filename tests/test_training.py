@@ -169,6 +169,7 @@ def test_start_takes_weights_and_names_what_is_new(small_config, tmp_path):
         {"front_maps": 12, "stack_maps": 12},
         {"band_maps": 24, "aggregation_maps": 6},
         {"fine_maps": 7, "hint_maps": 6},
+        {"fine_levels": True},
         {"dilations": (1, 2, 4), "stack_maps": 20},
         {"aggregation_rank": 7, "stack_maps": 9},
     ],
@@ -177,7 +178,8 @@ def test_start_takes_weights_and_names_what_is_new(small_config, tmp_path):
 def test_larger_generator_begins_with_the_same_function(small_config, tmp_path, sizes):
     path = tmp_path / "first.safetensors"
     rank = 3 if "aggregation_rank" in sizes else 0
-    generator = replace(small_config.generator, fine_maps=4, aggregation_rank=rank)
+    levels = "fine_levels" not in sizes
+    generator = replace(small_config.generator, fine_maps=4, fine_levels=levels, aggregation_rank=rank)
     first = Trainer(replace(small_config, generator=generator))
     with torch.no_grad():
         for parameter in first.average.parameters():
@@ -240,6 +242,20 @@ def test_a_narrower_last_stage_keeps_what_matters(small_config, tmp_path):
         with torch.no_grad():
             errors.append(float((fewer.average(frames, z)[0] - first.average(frames, z)[0]).abs().amax()))
     assert errors[0] < 1e-4 and errors[1] < 1e-4 and errors[2] > 1e-3
+
+
+def test_a_last_stage_without_levels_keeps_what_it_makes_of_contrast(small_config, tmp_path):
+    path = tmp_path / "first.safetensors"
+    first = Trainer(replace(small_config, generator=replace(small_config.generator, fine_maps=5)))
+    with torch.no_grad():
+        first.average.fine.fill.conv.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+        first.average.fine.look.conv.weight[:, 0] = 0  # deaf to levels
+    first.save_generator(path, {})
+    other = Trainer(replace(first.config, generator=replace(first.config.generator, fine_levels=False)))
+    assert other.start_from(path) == []
+    frames, z = torch.randn(1, 2, 60, 1025), torch.ones(1, small_config.generator.noise_size)
+    with torch.no_grad():
+        torch.testing.assert_close(other.average(frames, z)[0], first.average(frames, z)[0])
 
 
 def test_only_parts_that_the_schedule_names_learn(small_config):

@@ -59,6 +59,7 @@ class GeneratorConfig:
     copy_up_bins: tuple[int, ...] = (256, 512, 768, 64, 128)
     whitening_bins: int = 33
     fine_maps: int = 0  # of a last stage that sees single bins; 0: there is none
+    fine_levels: bool = True  # it hears levels too, and not only how far bins lie from those around
     hint_maps: int = 4  # that the last stage is given for each bin
     restraint_frames: int = 0  # over which it is judged how much is missing; 0: it is not
     restraint_maps: int = 16  # that it is judged by
@@ -127,7 +128,7 @@ class Generator(nn.Module):
         if c.lookahead_frames:
             shapes += [(2, c.lookahead_frames, BINS + 1), (c.front_maps, c.lookahead_frames, 128)]
         if self.fine is not None:
-            shapes += [(2, self.fine.memory_frames, BINS)]
+            shapes += [(1 + c.fine_levels, self.fine.memory_frames, BINS)]
         if self.restraint is not None:
             shapes += [self.restraint.state_shape]
         return shapes
@@ -219,16 +220,18 @@ class FineStage(nn.Module):
     """Fills what coding left empty between the partials of the surviving band, bin by bin.
 
     The sub-pixel layer draws eight bins at once, in the scale of the frames. This stage sees how far each bin lies
-    above or below those around it, now and in the two frames before, and answers in proportion to their level.
+    above or below those around it, now and in the two frames before, and answers in proportion to their level, which
+    it sees with `fine_levels`; otherwise the bands tell it.
 
     Shape: power and the power around each bin, floor included, (B, 1, T [+ 2], 1024), bands (B, front_maps, T, 128)
-    -> (B, 1 + copies, T, 1024), next memory (B, 2, 2, 1024).
+    -> (B, 1 + copies, T, 1024), next memory (B, 1 or 2, 2, 1024).
     """
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()
         c = config
-        self.look = TimeConv(2, c.fine_maps, (3, 5))
+        self.levels = c.fine_levels
+        self.look = TimeConv(1 + c.fine_levels, c.fine_maps, (3, 5))
         self.hint = TimeConv(c.front_maps, 8 * c.hint_maps, (1, 3))
         self.merge = TimeConv(c.hint_maps, c.fine_maps, (1, 1))
         self.fill = TimeConv(c.fine_maps, 1 + len(c.copy_up_bins), (1, 5), gain=0.0)
@@ -238,8 +241,10 @@ class FineStage(nn.Module):
         self, power: Tensor, around: Tensor, bands: Tensor, memory: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         levels = around.log()
-        contrast = power.log() - levels
-        seen, memory = self.look(torch.cat([levels * LEVEL_SCALE, contrast * CONTRAST_SCALE], dim=1), memory)
+        seen = (power.log() - levels) * CONTRAST_SCALE
+        if self.levels:
+            seen = torch.cat([levels * LEVEL_SCALE, seen], dim=1)
+        seen, memory = self.look(seen, memory)
         hints = subpixel(self.hint(bands)[0], 8)
         hidden = functional.leaky_relu(seen + self.merge(hints)[0], SLOPE)
         return self.fill(hidden)[0], memory

@@ -65,6 +65,11 @@ def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generato
             return grow(_strongest_fine_maps(weights, new), fewer, generator)
         if name != "dilations" and new < old:
             raise ConfigError(f"{name} must be at least {old}, that of the weights, and not {new}")
+    if small.fine_maps and large.fine_maps and small.fine_levels != large.fine_levels:
+        look = "fine.look.conv.weight"
+        contrast = weights[look][:, -1:]
+        both = torch.cat([torch.zeros_like(contrast), contrast], dim=1)
+        weights = {**weights, look: both if large.fine_levels else contrast}
     rank = large.aggregation_rank
     if rank < small.aggregation_rank:
         raise ConfigError(
