@@ -230,7 +230,6 @@ class FineStage(nn.Module):
     def __init__(self, config: GeneratorConfig):
         super().__init__()
         c = config
-        self.levels = c.fine_levels
         self.look = TimeConv(1 + c.fine_levels, c.fine_maps, (3, 5))
         self.hint = TimeConv(c.front_maps, 8 * c.hint_maps, (1, 3))
         self.merge = TimeConv(c.hint_maps, c.fine_maps, (1, 1))
@@ -242,7 +241,7 @@ class FineStage(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         levels = around.log()
         seen = (power.log() - levels) * CONTRAST_SCALE
-        if self.levels:
+        if self.look.conv.in_channels == 2:
             seen = torch.cat([levels * LEVEL_SCALE, seen], dim=1)
         seen, memory = self.look(seen, memory)
         hints = subpixel(self.hint(bands)[0], 8)

@@ -3,7 +3,8 @@
 New maps are drawn at random and nothing that was there before listens to them at first; new layers of the stack add
 nothing to what passes through them. Both begin to matter as training gives them weights (function-preserving
 growth, after Net2Net, Chen et al. 2016). Aggregation filters of a lower rank are the nearest there are (singular value
-decomposition), and a last stage with fewer maps keeps those with the largest weights; both only begin near it.
+decomposition), a last stage with fewer maps keeps those with the largest weights, and one without levels what it makes
+of contrast; all three only begin near it.
 """
 
 import dataclasses
@@ -44,8 +45,8 @@ _PLACES = {"front_bias": _FRONT, "place": _STACK}  # (1, maps, 1, bins)
 def grow(weights: dict[str, Tensor], small: GeneratorConfig, generator: Generator) -> dict[str, Tensor]:
     """Weights for the larger `generator` with which it computes what `weights` of a `small` one do.
 
-    Aggregation filters of full rank may become those of a lower one, and the last stage may have fewer maps; then the
-    function is only nearly the same.
+    Aggregation filters of full rank may become those of a lower one, and the last stage may have fewer maps or lose its
+    levels; then the function is only nearly the same.
 
     What is new keeps the generator's own initial values where these do not reach what was there before. Parameters
     that `weights` lack are left out, those that the generator lacks stay.
